@@ -218,11 +218,11 @@ func parseTimestamp(text string) (time.Time, bool) {
 	if len(text) > 12 {
 		return time.Time{}, false
 	}
-	seconds, err := strconv.ParseUint(text, 10, 63)
-	if err != nil || strconv.FormatUint(seconds, 10) != text {
+	seconds, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || seconds < 0 || strconv.FormatInt(seconds, 10) != text {
 		return time.Time{}, false
 	}
-	return time.Unix(int64(seconds), 0), true //nolint:gosec // at most 12 digits
+	return time.Unix(seconds, 0), true
 }
 
 func checkAge(timestamp, now time.Time, tolerance time.Duration) error {
