@@ -1,0 +1,165 @@
+package testenv
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/intervengine/webhooks/internal/testenv/services"
+)
+
+// callLimit bounds each call to a shared server, busy as it may be with other tests.
+const callLimit = time.Minute
+
+// PostgresURL creates an empty database in the run's Postgres and returns its URL. The database is
+// dropped when the test ends, open connections or not.
+func PostgresURL(t testing.TB) string {
+	t.Helper()
+	owner := variable(t, services.DatabaseURLEnv)
+	name := "test_" + strings.ToLower(rand.Text())
+	// template0 takes no connections, so nobody can be in the way of copying it.
+	if err := administer(owner, "CREATE DATABASE "+name+" TEMPLATE template0"); err != nil {
+		t.Fatalf("create database: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := administer(owner, "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)"); err != nil {
+			t.Errorf("drop database: %v", err)
+		}
+	})
+	parsed, err := url.Parse(owner)
+	if err != nil {
+		t.Fatalf("%s is not a URL", services.DatabaseURLEnv) // the error would show its password
+	}
+	parsed.Path = "/" + name
+	return parsed.String()
+}
+
+// administer runs one statement on a connection of its own.
+func administer(databaseURL, statement string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), callLimit)
+	defer cancel()
+	connection, err := pgx.Connect(ctx, databaseURL)
+	if err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	_, err = connection.Exec(ctx, statement)
+	return errors.Join(err, connection.Close(ctx))
+}
+
+// leaseLength frees the logical database of a test that died without its clean-up.
+const leaseLength = time.Hour
+
+// RedisURL returns the URL of an empty logical database in the run's Redis that no other test uses
+// until this one ends. The server and its pub/sub channels are shared: a test that flushes all, stops
+// the server, or counts messages takes a RedisServer. When all databases are taken it waits a minute.
+func RedisURL(t testing.TB) string {
+	t.Helper()
+	options, err := redis.ParseURL(variable(t, services.RedisURLEnv))
+	if err != nil {
+		t.Fatalf("%s is not a Redis URL", services.RedisURLEnv) // the error would show its password
+	}
+	options.DB = 0 // where the leases are
+	leases := redis.NewClient(options)
+	closeClient := func(client *redis.Client) {
+		if err := client.Close(); err != nil {
+			t.Errorf("close Redis client: %v", err)
+		}
+	}
+	defer closeClient(leases)
+	ctx, cancel := context.WithTimeout(context.Background(), callLimit)
+	defer cancel()
+
+	number, err := leaseDatabase(ctx, leases)
+	if err != nil {
+		t.Fatalf("take a logical Redis database: %v", err)
+	}
+	flush := func() error {
+		own := *options
+		own.DB = number
+		client := redis.NewClient(&own)
+		defer closeClient(client)
+		ctx, cancel := context.WithTimeout(context.Background(), callLimit)
+		defer cancel()
+		return client.FlushDB(ctx).Err()
+	}
+	t.Cleanup(func() {
+		if err := flush(); err != nil {
+			t.Errorf("empty logical Redis database: %v", err)
+			return
+		}
+		client := redis.NewClient(options)
+		defer closeClient(client)
+		ctx, cancel := context.WithTimeout(context.Background(), callLimit)
+		defer cancel()
+		if err := client.Del(ctx, leaseKey(number)).Err(); err != nil {
+			t.Errorf("give logical Redis database back: %v", err)
+		}
+	})
+	if err := flush(); err != nil { // an earlier holder may have died
+		t.Fatalf("empty logical Redis database: %v", err)
+	}
+	parsed, err := url.Parse(variable(t, services.RedisURLEnv))
+	if err != nil {
+		t.Fatalf("%s is not a URL", services.RedisURLEnv)
+	}
+	parsed.Path = "/" + strconv.Itoa(number)
+	return parsed.String()
+}
+
+// leaseDatabase takes a free logical database, never number 0.
+func leaseDatabase(ctx context.Context, leases *redis.Client) (int, error) {
+	count := 16 // Redis' own default, for a server that does not tell
+	if answer, err := leases.ConfigGet(ctx, "databases").Result(); err == nil {
+		if told, err := strconv.Atoi(answer["databases"]); err == nil {
+			count = told
+		}
+	}
+	if count < 2 {
+		return 0, fmt.Errorf("the server has %d logical databases and tests need two", count)
+	}
+	ticker := time.NewTicker(50 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		// A counter spreads the tests; without it each would try all the taken ones first.
+		turn, err := leases.Incr(ctx, "testenv:turn").Result()
+		if err != nil {
+			return 0, fmt.Errorf("count tests: %w", err)
+		}
+		number := 1 + int(turn%int64(count-1))
+		taken, err := leases.SetNX(ctx, leaseKey(number), os.Getpid(), leaseLength).Result()
+		if err != nil {
+			return 0, fmt.Errorf("lease database: %w", err)
+		}
+		if taken {
+			return number, nil
+		}
+		select {
+		case <-ctx.Done():
+			return 0, fmt.Errorf("all %d databases are taken: %w", count-1, ctx.Err())
+		case <-ticker.C:
+		}
+	}
+}
+
+func leaseKey(number int) string { return "testenv:lease:" + strconv.Itoa(number) }
+
+// variable returns what the run set, and fails the test when there is no run.
+func variable(t testing.TB, name string) string {
+	t.Helper()
+	value := os.Getenv(name)
+	if value == "" {
+		t.Fatalf("%s is not set: tests need a Postgres and a Redis, run `make test`, "+
+			"or `make services` and then go test with what it prints", name)
+	}
+	return value
+}
