@@ -1,0 +1,61 @@
+// Package modelstest gives tests a clean, migrated store of their own on either database, so that
+// one suite holds for both. Only tests import it.
+package modelstest
+
+import (
+	"context"
+	"log/slog"
+	"path/filepath"
+	"testing"
+
+	"github.com/intervengine/webhooks/internal/testenv"
+	"github.com/intervengine/webhooks/models"
+)
+
+// Each runs test as two parallel subtests, sqlite and postgres, each on an empty store of its own
+// that is closed when the subtest ends. Without the run's Postgres the second one fails.
+func Each(t *testing.T, test func(t *testing.T, store *models.Store)) {
+	t.Helper()
+	t.Run("sqlite", func(t *testing.T) {
+		t.Parallel()
+		test(t, SQLite(t))
+	})
+	t.Run("postgres", func(t *testing.T) {
+		t.Parallel()
+		test(t, Postgres(t))
+	})
+}
+
+// SQLite is an empty store on a file of its own.
+func SQLite(t testing.TB) *models.Store {
+	t.Helper()
+	return Open(t, models.Options{DSN: filepath.Join(t.TempDir(), "webhooks.db")})
+}
+
+// Postgres is an empty store on a database of its own in the run's server.
+func Postgres(t testing.TB) *models.Store {
+	t.Helper()
+	return Open(t, models.Options{DSN: testenv.PostgresURL(t)})
+}
+
+// Open opens and migrates the database that opts names, and closes it when the test ends. Without
+// a logger it discards what the store says.
+func Open(t testing.TB, opts models.Options) *models.Store {
+	t.Helper()
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	store, err := models.Open(context.Background(), opts)
+	if err != nil {
+		t.Fatalf("open store: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := store.Close(); err != nil {
+			t.Errorf("close store: %v", err)
+		}
+	})
+	if err := store.Migrate(context.Background()); err != nil {
+		t.Fatalf("migrate: %v", err)
+	}
+	return store
+}
