@@ -1,0 +1,52 @@
+package queue
+
+import (
+	"context"
+	"crypto/rand"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+	"github.com/redis/go-redis/v9"
+)
+
+// embedded is a Redis inside this process, on a loopback port that only the password opens.
+type embedded struct {
+	server   *miniredis.Miniredis
+	password string
+}
+
+func startEmbedded() (*embedded, error) {
+	e := &embedded{server: miniredis.NewMiniRedis(), password: rand.Text()}
+	// The password stands before the port is open to anybody.
+	e.server.RequireAuth(e.password)
+	if err := e.server.StartAddr("127.0.0.1:0"); err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+func (e *embedded) options() *redis.Options {
+	return &redis.Options{Addr: e.server.Addr(), Password: e.password}
+}
+
+// tick drives the server's clock until ctx ends; without it nothing in there would ever expire.
+// It goes over all keys, so it takes its time where there are many: at most 1 % of a core.
+func (e *embedded) tick(ctx context.Context) {
+	const second = time.Second
+	last := time.Now()
+	timer := time.NewTimer(second)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+		now := time.Now()
+		e.server.FastForward(now.Sub(last))
+		last = now
+		timer.Reset(max(second, 100*time.Since(now)))
+	}
+}
+
+func (e *embedded) close() { e.server.Close() }

@@ -1,0 +1,320 @@
+package queue
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/intervengine/webhooks/models"
+)
+
+const (
+	leaseName = "reconcile"
+	// leaseIntervals is how many intervals a holder keeps the lease that it does not renew. Two
+	// and a half: one pass may be late, a dead holder is replaced well within a minute.
+	leaseIntervals = 2.5
+	// grace is for what was enqueued just now and is on its way to a claim.
+	grace = 3 * time.Second
+	// maxPatience bounds how long a delivery may be due before it is put back though the backlog
+	// may hold it.
+	maxPatience = 40 * time.Second
+	// maxPages bounds each kind of work in a pass, so that the others get their turn.
+	maxPages = 200
+)
+
+// Ledger is what the Reconciler asks of the database. *models.Store is one.
+type Ledger interface {
+	// AcquireLease takes or renews a named lease; false where another holder has it.
+	AcquireLease(ctx context.Context, name, holder string, ttl time.Duration) (bool, error)
+	// ExpireClaims records the attempts of claims that ran out as abandoned and returns the
+	// deliveries, which are due again.
+	ExpireClaims(ctx context.Context, limit int) ([]models.Due, error)
+	// DueDeliveries returns what has been due for longer than olderThan and is not claimed, after
+	// a place in the order of being due.
+	DueDeliveries(ctx context.Context, olderThan time.Duration, after models.DueCursor, limit int) ([]models.Due, error)
+	// SettleInactive ends or holds open deliveries of webhooks that are not active, and says how many.
+	SettleInactive(ctx context.Context, limit int) (int, error)
+}
+
+// ReconcilerOptions tells NewReconciler how to work. Only Logger has no default.
+type ReconcilerOptions struct {
+	// Interval between passes. Zero: 10 s.
+	Interval time.Duration
+	// PageSize bounds what one statement reads or changes. Zero: 1000.
+	PageSize int
+	// Timeout bounds each call of the Ledger. Zero: 10 s.
+	Timeout time.Duration
+	// Holder names this process in the lease. Empty: a random name.
+	Holder string
+	Logger *slog.Logger
+}
+
+// Reconciler makes the queue agree with the database: what is due and claimed by nobody is
+// enqueued again, what a dead worker claimed becomes due again, and what can no longer be sent is
+// settled. One process at a time does it, by a lease in the database.
+type Reconciler struct {
+	conn   *Conn
+	ledger Ledger
+	opts   ReconcilerOptions
+	log    *slog.Logger
+	kick   chan struct{}
+	sent   sentBook
+	stuck  map[string]time.Time // active tasks without a lease, since when they were seen
+	leased time.Time            // until when the lease is ours
+	noise  throttle
+
+	repaired, expired, settled, healed atomic.Int64
+	asked, passed                      atomic.Int64 // Unix ns
+	leading                            atomic.Bool
+}
+
+// ReconcilerStats is what a Reconciler has done in this process.
+type ReconcilerStats struct {
+	Repaired int64 // deliveries that were enqueued again
+	Expired  int64 // claims that had run out
+	Settled  int64 // deliveries of webhooks that are not active
+	Healed   int64 // broken entries that were removed from Redis
+	// LastAsked is when this process last took or asked for the lease: with one that is recent,
+	// some process is reconciling. Zero: never.
+	LastAsked time.Time
+	// LastPass is when this process last finished a pass of its own. Zero: never.
+	LastPass time.Time
+	Leading  bool // this process holds the lease
+}
+
+// NewReconciler prepares a Reconciler; Run runs it.
+func NewReconciler(conn *Conn, ledger Ledger, opts ReconcilerOptions) *Reconciler {
+	opts.Interval = orDefault(opts.Interval, 10*time.Second)
+	opts.Timeout = orDefault(opts.Timeout, 10*time.Second)
+	if opts.PageSize <= 0 {
+		opts.PageSize = 1000
+	}
+	if opts.Holder == "" {
+		opts.Holder = rand.Text()
+	}
+	return &Reconciler{
+		conn: conn, ledger: ledger, opts: opts, log: opts.Logger,
+		kick: make(chan struct{}, 1), stuck: make(map[string]time.Time),
+	}
+}
+
+// Kick makes Run start a pass now, with no regard for what was enqueued moments ago. It does not
+// wait for it.
+func (r *Reconciler) Kick() {
+	select {
+	case r.kick <- struct{}{}:
+	default: // a pass is about to start anyway
+	}
+}
+
+// Stats reads what was done. It is safe for concurrent use.
+func (r *Reconciler) Stats() ReconcilerStats {
+	at := func(ns int64) time.Time {
+		if ns == 0 {
+			return time.Time{}
+		}
+		return time.Unix(0, ns)
+	}
+	return ReconcilerStats{
+		Repaired: r.repaired.Load(), Expired: r.expired.Load(), Settled: r.settled.Load(), Healed: r.healed.Load(),
+		LastAsked: at(r.asked.Load()), LastPass: at(r.passed.Load()), Leading: r.leading.Load(),
+	}
+}
+
+// Run reconciles at once, then in every interval, and whenever Redis comes back or has lost its
+// memory, until ctx ends; it returns nil then. A fault is logged and tried again with the next
+// pass.
+func (r *Reconciler) Run(ctx context.Context) error {
+	returned, cancel := r.conn.returns.subscribe()
+	defer cancel()
+	defer r.release(ctx)
+	timer := time.NewTimer(r.opts.Interval)
+	defer timer.Stop()
+	// The first pass is like one after a return: the embedded queue has just forgotten everything.
+	for kicked := true; ; {
+		if err := r.pass(ctx, kicked); err != nil && ctx.Err() == nil && r.noise.allow(time.Minute) {
+			r.log.WarnContext(ctx, "reconciler pass incomplete", slog.Any("error", err))
+		}
+		timer.Reset(r.opts.Interval)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-timer.C:
+			kicked = false
+		case <-returned:
+			kicked = true
+		case <-r.kick:
+			kicked = true
+		}
+	}
+}
+
+// pass does everything once, if the lease is to be had. Its parts do not depend on each other.
+func (r *Reconciler) pass(ctx context.Context, kicked bool) error {
+	r.leased = time.Time{}
+	leading, err := r.lease(ctx)
+	r.leading.Store(leading)
+	if err != nil {
+		return fmt.Errorf("acquire lease: %w", err)
+	}
+	r.asked.Store(time.Now().UnixNano())
+	if !leading {
+		return nil
+	}
+	var errs []error
+	if r.conn.Degraded() == nil {
+		if err := r.heal(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("heal queue: %w", err))
+		}
+	}
+	if err := r.expireClaims(ctx); err != nil {
+		errs = append(errs, fmt.Errorf("expire claims: %w", err))
+	}
+	if err := r.settle(ctx); err != nil {
+		errs = append(errs, fmt.Errorf("settle deliveries: %w", err))
+	}
+	if r.conn.Degraded() == nil {
+		if err := r.repair(ctx, kicked); err != nil {
+			errs = append(errs, fmt.Errorf("repair queue: %w", err))
+		}
+	}
+	if len(errs) == 0 {
+		r.passed.Store(time.Now().UnixNano())
+	}
+	return errors.Join(errs...)
+}
+
+// lease reports whether the lease is ours, and renews it when half of it is over.
+func (r *Reconciler) lease(ctx context.Context) (bool, error) {
+	ttl := time.Duration(leaseIntervals * float64(r.opts.Interval))
+	if time.Until(r.leased) > ttl/2 {
+		return true, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, r.opts.Timeout)
+	defer cancel()
+	asked := time.Now()
+	ours, err := r.ledger.AcquireLease(ctx, leaseName, r.opts.Holder, ttl)
+	if ours {
+		r.leased = asked.Add(ttl)
+	}
+	return ours, err
+}
+
+// release lets another process take over at once, by making the lease as short as can be.
+func (r *Reconciler) release(ctx context.Context) {
+	if !r.leading.Load() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	_, _ = r.ledger.AcquireLease(ctx, leaseName, r.opts.Holder, time.Millisecond) // it runs out by itself
+	r.leading.Store(false)
+}
+
+// pages calls page until it says that there is no more, the lease is lost, or it is enough for
+// one pass.
+func (r *Reconciler) pages(ctx context.Context, page func(ctx context.Context) (more bool, err error)) error {
+	for range maxPages {
+		if ours, err := r.lease(ctx); err != nil || !ours {
+			return err
+		}
+		call, cancel := context.WithTimeout(ctx, r.opts.Timeout)
+		more, err := page(call)
+		cancel()
+		if err != nil || !more {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *Reconciler) expireClaims(ctx context.Context) error {
+	return r.pages(ctx, func(ctx context.Context) (bool, error) {
+		due, err := r.ledger.ExpireClaims(ctx, r.opts.PageSize)
+		if err != nil || len(due) == 0 {
+			return false, err
+		}
+		r.expired.Add(int64(len(due)))
+		r.log.WarnContext(ctx, "abandoned attempts found; attempting again", slog.Int("deliveries", len(due)))
+		if r.conn.Degraded() == nil {
+			// What fails here is due, and found by the next repair.
+			_ = r.enqueue(ctx, due)
+		}
+		return len(due) == r.opts.PageSize, nil
+	})
+}
+
+func (r *Reconciler) settle(ctx context.Context) error {
+	return r.pages(ctx, func(ctx context.Context) (bool, error) {
+		n, err := r.ledger.SettleInactive(ctx, r.opts.PageSize)
+		r.settled.Add(int64(n))
+		return n >= r.opts.PageSize, err
+	})
+}
+
+// repair enqueues what is due and should have been claimed by now.
+//
+// The queue is first in, first out. So a delivery that became due before the task at its head
+// was enqueued is not in it any more, and one that became due later may still be: how long the
+// head has been waiting tells what is lost from what is only late, and a backlog is not enqueued
+// again with every pass.
+func (r *Reconciler) repair(ctx context.Context, kicked bool) error {
+	sizes, err := r.conn.Sizes(ctx)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	head := now
+	if !sizes.OldestPending.IsZero() && sizes.OldestPending.Before(now) {
+		head = sizes.OldestPending
+	}
+	r.sent.prune(now, head)
+	patience := min(now.Sub(head)+time.Second, maxPatience)
+	if sizes.OldestPending.IsZero() {
+		patience = 0
+	}
+	if !kicked {
+		patience = max(patience, grace)
+	}
+	var after models.DueCursor
+	total := 0
+	err = r.pages(ctx, func(ctx context.Context) (bool, error) {
+		due, err := r.ledger.DueDeliveries(ctx, patience, after, r.opts.PageSize)
+		if err != nil || len(due) == 0 {
+			return false, err
+		}
+		after = due[len(due)-1].Cursor()
+		lost := r.sent.missing(due)
+		if err := r.enqueue(ctx, lost); err != nil {
+			return false, err
+		}
+		total += len(lost)
+		r.repaired.Add(int64(len(lost)))
+		return len(due) == r.opts.PageSize && !r.sent.full(), nil
+	})
+	if total > 0 {
+		r.log.InfoContext(ctx, "due deliveries put back into the queue", slog.Int("deliveries", total))
+	}
+	return err
+}
+
+// enqueue stores tasks for due in pages, and remembers them.
+func (r *Reconciler) enqueue(ctx context.Context, due []models.Due) error {
+	if len(due) == 0 {
+		return nil
+	}
+	items := make([]Item, len(due))
+	for i, d := range due {
+		items[i] = Item{DeliveryID: d.DeliveryID, Attempt: d.AttemptCount}
+	}
+	now := time.Now()
+	if err := r.conn.put(ctx, tasksOf(items, now, rand.Text()[:8])); err != nil {
+		return err
+	}
+	r.sent.add(due, now)
+	return nil
+}
