@@ -2,6 +2,7 @@ package testenv_test
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -81,7 +82,7 @@ func silent(t *testing.T, connection net.Conn) {
 func TestProxy(t *testing.T) {
 	t.Parallel()
 	setup := func(t *testing.T) (*testenv.Proxy, net.Conn, *atomic.Int64) {
-		t.Parallel()
+		t.Helper()
 		address, received := echo(t)
 		proxy := testenv.NewProxy(t, address)
 		connection := dial(t, proxy.Addr())
@@ -95,15 +96,14 @@ func TestProxy(t *testing.T) {
 	}
 
 	t.Run("passes everything and an orderly end", func(t *testing.T) {
+		t.Parallel()
 		proxy, connection, _ := setup(t)
 		sent := bytes.Repeat([]byte("0123456789"), 200_000)
 		var work sync.WaitGroup
 		work.Go(func() {
-			_, err := connection.Write(sent)
-			assert.NoError(t, err)
-			tcp, ok := connection.(*net.TCPConn)
-			assert.True(t, ok)
-			assert.NoError(t, tcp.CloseWrite())
+			_, errWrite := connection.Write(sent)
+			tcp, _ := connection.(*net.TCPConn)
+			assert.NoError(t, errors.Join(errWrite, tcp.CloseWrite()))
 		})
 		answer, err := io.ReadAll(connection)
 		require.NoError(t, err)
@@ -112,10 +112,12 @@ func TestProxy(t *testing.T) {
 		eventuallyClosed(t, proxy)
 	})
 	t.Run("puts its address into a URL", func(t *testing.T) {
+		t.Parallel()
 		proxy, _, _ := setup(t)
 		require.Equal(t, "redis://:key@"+proxy.Addr()+"/3", proxy.URL("redis://:key@127.0.0.1:1/3"))
 	})
 	t.Run("delays in order", func(t *testing.T) {
+		t.Parallel()
 		proxy, connection, _ := setup(t)
 		proxy.Latency(50 * time.Millisecond)
 		began := time.Now()
@@ -132,6 +134,7 @@ func TestProxy(t *testing.T) {
 		require.NoError(t, err, "a shorter latency frees what waits")
 	})
 	t.Run("slices", func(t *testing.T) {
+		t.Parallel()
 		proxy, connection, _ := setup(t)
 		proxy.Slice(1, time.Millisecond)
 		began := time.Now()
@@ -139,6 +142,7 @@ func TestProxy(t *testing.T) {
 		require.GreaterOrEqual(t, time.Since(began), 10*time.Millisecond)
 	})
 	t.Run("cuts in order", func(t *testing.T) {
+		t.Parallel()
 		proxy, connection, _ := setup(t)
 		proxy.Cut()
 		_, err := connection.Read(make([]byte, 1))
@@ -148,6 +152,7 @@ func TestProxy(t *testing.T) {
 		require.Equal(t, 2, proxy.Accepted())
 	})
 	t.Run("resets", func(t *testing.T) {
+		t.Parallel()
 		proxy, connection, _ := setup(t)
 		proxy.Reset()
 		_, err := connection.Read(make([]byte, 1))
@@ -155,6 +160,7 @@ func TestProxy(t *testing.T) {
 		ask(t, dial(t, proxy.Addr()), "again")
 	})
 	t.Run("is down and up", func(t *testing.T) {
+		t.Parallel()
 		proxy, connection, _ := setup(t)
 		proxy.Down()
 		proxy.Down()
@@ -167,6 +173,7 @@ func TestProxy(t *testing.T) {
 		ask(t, dial(t, proxy.Addr()), "again")
 	})
 	t.Run("stalls half-open and heals", func(t *testing.T) {
+		t.Parallel()
 		proxy, connection, received := setup(t)
 		before := received.Load()
 		proxy.Stall()
@@ -185,6 +192,7 @@ func TestProxy(t *testing.T) {
 		}
 	})
 	t.Run("obeys its hook", func(t *testing.T) {
+		t.Parallel()
 		for _, test := range []struct {
 			name    string
 			verdict testenv.Verdict
@@ -197,6 +205,7 @@ func TestProxy(t *testing.T) {
 			{"stall after", testenv.StallAfter, true, false}, // of its direction: the answer comes
 		} {
 			t.Run(test.name, func(t *testing.T) {
+				t.Parallel()
 				proxy, connection, received := setup(t)
 				before := received.Load()
 				proxy.SetHook(func(number int, direction testenv.Direction, chunk []byte) testenv.Verdict {

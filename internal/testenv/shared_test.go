@@ -35,7 +35,7 @@ func client(t *testing.T, url string) *redis.Client {
 	return client
 }
 
-func TestPostgresURL(t *testing.T) {
+func TestPostgresURL(t *testing.T) { //nolint:tparallel // one step after the other
 	t.Parallel()
 	var url string
 	t.Run("is an empty database of the test's own", func(t *testing.T) {
@@ -52,7 +52,7 @@ func TestPostgresURL(t *testing.T) {
 	})
 }
 
-func TestRedisURL(t *testing.T) {
+func TestRedisURL(t *testing.T) { //nolint:tparallel // one step after the other
 	t.Parallel()
 	var url string
 	t.Run("is an empty key space of the test's own", func(t *testing.T) {

@@ -21,10 +21,10 @@ func ownGroup(deathNote syscall.Signal) *syscall.SysProcAttr {
 
 // KillLeftovers ends every process that a run left behind, and returns how many there were. They
 // are known by the scratch directory: in their environment, or around their working directory.
-func KillLeftovers(dir string) int {
+func KillLeftovers(ctx context.Context, dir string) int {
 	count := 0
 	// What a process starts while it is being killed is met in the next round.
-	for round := 0; round < 100; round++ {
+	for range 100 {
 		pids := leftovers(dir)
 		if len(pids) == 0 {
 			break
@@ -33,7 +33,7 @@ func KillLeftovers(dir string) int {
 		for _, pid := range pids {
 			_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended by itself
 		}
-		_ = poll(context.Background(), 5*time.Second, func() error {
+		_ = poll(ctx, 5*time.Second, func() error {
 			if slices.ContainsFunc(pids, alive) {
 				return errors.New("killed processes are still there")
 			}

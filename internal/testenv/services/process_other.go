@@ -5,6 +5,7 @@ package services
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"fmt"
 	"os/exec"
 	"syscall"
@@ -17,7 +18,7 @@ func ownGroup(syscall.Signal) *syscall.SysProcAttr {
 }
 
 // KillLeftovers does nothing and returns 0: only Linux shows where a process came from.
-func KillLeftovers(string) int { return 0 }
+func KillLeftovers(context.Context, string) int { return 0 }
 
 // descendants returns the children of a process, their children and so on.
 func descendants(parent int) []int {

@@ -73,5 +73,5 @@ func unprivileged() (*syscall.Credential, error) {
 			return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, nil
 		}
 	}
-	return nil, errors.New("Postgres refuses to run as root and there is no user postgres or nobody to run it as")
+	return nil, errors.New("no user postgres or nobody to run Postgres as, which refuses to run as root")
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"os"
 	"sync"
@@ -129,6 +130,13 @@ func (s *Server) launch(ctx context.Context) error {
 	err = poll(waiting, startLimit, func() error {
 		attempt, cancel := context.WithTimeout(waiting, 5*time.Second)
 		defer cancel()
+		// Clients log each refusal, which at this point is no news.
+		var dialer net.Dialer
+		connection, err := dialer.DialContext(attempt, "tcp", s.Addr())
+		if err != nil {
+			return err
+		}
+		_ = connection.Close() // its answer was all
 		return s.ping(attempt)
 	})
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -176,7 +177,7 @@ func (c *container) signal(sig syscall.Signal) error {
 		_ = c.run("unpause", c.name) // engines differ over killing what is paused; an error means it is not
 		fallthrough
 	default:
-		err := c.run("kill", "--signal", fmt.Sprint(int(sig)), c.name)
+		err := c.run("kill", "--signal", strconv.Itoa(int(sig)), c.name)
 		if err != nil && strings.Contains(err.Error(), "not running") {
 			return nil
 		}

@@ -57,7 +57,7 @@ func run(ctx context.Context, fsync string, command []string, out, log io.Writer
 	}
 	began := time.Now()
 	defer func() {
-		if count := services.KillLeftovers(dir); count > 0 {
+		if count := services.KillLeftovers(ctx, dir); count > 0 {
 			fmt.Fprintf(log, "ended %d processes that the command left\n", count)
 		}
 		if errRemove := os.RemoveAll(dir); errRemove != nil {
@@ -155,7 +155,7 @@ func provide(ctx context.Context, dir, fsync string, log io.Writer) (_ []variabl
 
 // execute runs the command to its end. The first signal is passed on, the second kills.
 func execute(command []string, environment []variable, signals <-chan os.Signal, log io.Writer) (int, error) {
-	child := exec.Command(command[0], command[1:]...) //nolint:gosec,noctx // the caller's own command; signals end it
+	child := exec.Command(command[0], command[1:]...) //nolint:noctx // the caller's own command; signals end it
 	child.Stdin, child.Stdout, child.Stderr = os.Stdin, os.Stdout, os.Stderr
 	child.Env = os.Environ()
 	for _, variable := range environment {

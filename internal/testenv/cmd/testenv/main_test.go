@@ -23,7 +23,7 @@ const limit = time.Minute
 func build(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "testenv")
-	output, err := exec.CommandContext(t.Context(), "go", "build", "-o", path, ".").CombinedOutput()
+	output, err := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", path, ".").CombinedOutput()
 	require.NoError(t, err, string(output))
 	return path
 }
