@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -72,6 +73,68 @@ func (s *redisServer) signal(sig os.Signal) { _ = s.cmd.Process.Signal(sig) }
 func (s *redisServer) kill() {
 	s.signal(syscall.SIGKILL)
 	_ = s.cmd.Wait()
+}
+
+// proxy is a wire to Redis that can be slow, or swallow everything.
+type proxy struct {
+	port   int
+	delay  atomic.Int64
+	silent atomic.Bool
+}
+
+func startProxy(t *testing.T, target int) *proxy {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	p := &proxy{port: l.Addr().(*net.TCPAddr).Port}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	var wg sync.WaitGroup
+	pass := func(to, from net.Conn) {
+		defer func() { _, _ = to.Close(), from.Close() }()
+		stop := context.AfterFunc(ctx, func() { _, _ = to.Close(), from.Close() })
+		defer stop()
+		buf := make([]byte, 64<<10)
+		for {
+			n, err := from.Read(buf)
+			if err != nil {
+				return
+			}
+			if d := time.Duration(p.delay.Load()); d > 0 {
+				select {
+				case <-time.After(d):
+				case <-ctx.Done():
+					return
+				}
+			}
+			if p.silent.Load() {
+				continue
+			}
+			if _, err := to.Write(buf[:n]); err != nil {
+				return
+			}
+		}
+	}
+	wg.Go(func() {
+		for {
+			client, err := l.Accept()
+			if err != nil {
+				return
+			}
+			server, err := (&net.Dialer{}).DialContext(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", target))
+			if err != nil {
+				_ = client.Close()
+				continue
+			}
+			wg.Go(func() { pass(server, client) })
+			wg.Go(func() { pass(client, server) })
+		}
+	})
+	t.Cleanup(func() {
+		cancel()
+		_ = l.Close()
+		wg.Wait()
+	})
+	return p
 }
 
 // eventually polls until ok, and shows the last state when that takes too long.
@@ -247,6 +310,15 @@ func (l *memoryLedger) AcquireLease(_ context.Context, _, holder string, ttl tim
 	}
 	l.holder, l.until = holder, time.Now().Add(ttl)
 	return true, nil
+}
+
+func (l *memoryLedger) ReleaseLease(_ context.Context, _, holder string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.holder == holder {
+		l.until = time.Time{}
+	}
+	return nil
 }
 
 func (l *memoryLedger) ExpireClaims(_ context.Context, limit int) ([]models.Due, error) {

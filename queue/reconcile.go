@@ -26,10 +26,21 @@ const (
 	maxPages = 200
 )
 
+// occasion is what set a pass off.
+type occasion int
+
+const (
+	inTurn    occasion = iota // the interval is over
+	atStart                   // the embedded queue has just forgotten everything
+	afterLoss                 // Redis came back, or lost its memory
+)
+
 // Ledger is what the Reconciler asks of the database. *models.Store is one.
 type Ledger interface {
 	// AcquireLease takes or renews a named lease; false where another holder has it.
 	AcquireLease(ctx context.Context, name, holder string, ttl time.Duration) (bool, error)
+	// ReleaseLease gives a lease up before it runs out.
+	ReleaseLease(ctx context.Context, name, holder string) error
 	// ExpireClaims records the attempts of claims that ran out as abandoned and returns the
 	// deliveries, which are due again.
 	ExpireClaims(ctx context.Context, limit int) ([]models.Due, error)
@@ -39,6 +50,8 @@ type Ledger interface {
 	// SettleInactive ends or holds open deliveries of webhooks that are not active, and says how many.
 	SettleInactive(ctx context.Context, limit int) (int, error)
 }
+
+var _ Ledger = (*models.Store)(nil)
 
 // ReconcilerOptions tells NewReconciler how to work. Only Logger has no default.
 type ReconcilerOptions struct {
@@ -134,9 +147,8 @@ func (r *Reconciler) Run(ctx context.Context) error {
 	defer r.release(ctx)
 	timer := time.NewTimer(r.opts.Interval)
 	defer timer.Stop()
-	// The first pass is like one after a return: the embedded queue has just forgotten everything.
-	for kicked := true; ; {
-		if err := r.pass(ctx, kicked); err != nil && ctx.Err() == nil && r.noise.allow(time.Minute) {
+	for why := atStart; ; {
+		if err := r.pass(ctx, why); err != nil && ctx.Err() == nil && r.noise.allow(time.Minute) {
 			r.log.WarnContext(ctx, "reconciler pass incomplete", slog.Any("error", err))
 		}
 		timer.Reset(r.opts.Interval)
@@ -144,17 +156,17 @@ func (r *Reconciler) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-timer.C:
-			kicked = false
+			why = inTurn
 		case <-returned:
-			kicked = true
+			why = afterLoss
 		case <-r.kick:
-			kicked = true
+			why = afterLoss
 		}
 	}
 }
 
 // pass does everything once, if the lease is to be had. Its parts do not depend on each other.
-func (r *Reconciler) pass(ctx context.Context, kicked bool) error {
+func (r *Reconciler) pass(ctx context.Context, why occasion) error {
 	r.leased = time.Time{}
 	leading, err := r.lease(ctx)
 	r.leading.Store(leading)
@@ -178,7 +190,7 @@ func (r *Reconciler) pass(ctx context.Context, kicked bool) error {
 		errs = append(errs, fmt.Errorf("settle deliveries: %w", err))
 	}
 	if r.conn.Degraded() == nil {
-		if err := r.repair(ctx, kicked); err != nil {
+		if err := r.repair(ctx, why); err != nil {
 			errs = append(errs, fmt.Errorf("repair queue: %w", err))
 		}
 	}
@@ -204,14 +216,14 @@ func (r *Reconciler) lease(ctx context.Context) (bool, error) {
 	return ours, err
 }
 
-// release lets another process take over at once, by making the lease as short as can be.
+// release lets another process take over at once.
 func (r *Reconciler) release(ctx context.Context) {
 	if !r.leading.Load() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
-	_, _ = r.ledger.AcquireLease(ctx, leaseName, r.opts.Holder, time.Millisecond) // it runs out by itself
+	_ = r.ledger.ReleaseLease(ctx, leaseName, r.opts.Holder) // otherwise it runs out by itself
 	r.leading.Store(false)
 }
 
@@ -261,24 +273,25 @@ func (r *Reconciler) settle(ctx context.Context) error {
 // The queue is first in, first out. So a delivery that became due before the task at its head
 // was enqueued is not in it any more, and one that became due later may still be: how long the
 // head has been waiting tells what is lost from what is only late, and a backlog is not enqueued
-// again with every pass.
-func (r *Reconciler) repair(ctx context.Context, kicked bool) error {
+// again with every pass. After a loss that does not hold: what could not be enqueued was never in
+// it, so everything is taken for lost, at the price of some tasks too many.
+func (r *Reconciler) repair(ctx context.Context, why occasion) error {
 	sizes, err := r.conn.Sizes(ctx)
 	if err != nil {
 		return err
 	}
 	now := time.Now()
-	head := now
+	head := now // of an empty queue
 	if !sizes.OldestPending.IsZero() && sizes.OldestPending.Before(now) {
 		head = sizes.OldestPending
 	}
 	r.sent.prune(now, head)
 	patience := min(now.Sub(head)+time.Second, maxPatience)
-	if sizes.OldestPending.IsZero() {
-		patience = 0
-	}
-	if !kicked {
+	switch {
+	case why == inTurn:
 		patience = max(patience, grace)
+	case why == afterLoss || sizes.OldestPending.IsZero():
+		patience = 0
 	}
 	var after models.DueCursor
 	total := 0
