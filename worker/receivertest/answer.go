@@ -135,22 +135,21 @@ func Deflate(status int, body string) Answer {
 }
 
 // GzipBomb answers with a body that decompresses to size zeros, about a
-// thousandth of it on the wire, made while it is sent.
+// thousandth of it on the wire: the same member again and again.
 func GzipBomb(status int, size int64) Answer {
+	const memberSize = 16 << 20
+	var member bytes.Buffer
+	writer := gzip.NewWriter(&member)
+	_, _ = writer.Write(make([]byte, memberSize))
+	_ = writer.Close()
 	return func(x *Exchange) {
 		x.W.Header().Set("Content-Encoding", "gzip")
 		x.W.WriteHeader(status)
-		writer, err := gzip.NewWriterLevel(x.W, gzip.BestSpeed)
-		if err != nil {
-			return
-		}
-		block := make([]byte, 1<<20)
-		for sent := int64(0); sent < size && x.alive(); sent += int64(len(block)) {
-			if _, err := writer.Write(block); err != nil {
+		for sent := int64(0); sent < size && x.alive(); sent += memberSize {
+			if _, err := x.W.Write(member.Bytes()); err != nil {
 				return
 			}
 		}
-		_ = writer.Close()
 	}
 }
 

@@ -59,17 +59,14 @@ func (m Mode) connection(_ context.Context, conn net.Conn) {
 	if _, err := conn.Read(buffer); err != nil { // the beginning of the ClientHello
 		return
 	}
-	switch m {
-	case NotTLS:
+	if m == NotTLS {
 		_, _ = conn.Write([]byte("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"))
-		finish(conn)
-	case ClosedHandshake:
-		finish(conn)
-	case SilentHandshake:
-		drain(conn)
-	default:
-		panic("receivertest: mode " + string(m) + " does its handshake")
 	}
+	if m != SilentHandshake {
+		finish(conn)
+		return
+	}
+	drain(conn)
 }
 
 // authority is a certificate authority of one receiver.
@@ -94,7 +91,7 @@ func newAuthority(t testing.TB) *authority {
 	return a
 }
 
-// issue signs a certificate and returns it with its chain, leaf first.
+// issue signs a certificate for a new key.
 func (a *authority) issue(template *x509.Certificate) (der []byte, key *ecdsa.PrivateKey) {
 	a.t.Helper()
 	key = newKey(a.t)
@@ -107,7 +104,7 @@ func (a *authority) issue(template *x509.Certificate) (der []byte, key *ecdsa.Pr
 
 // tlsConfig makes the certificate and settings of the receiver's mode.
 func (r *Receiver) tlsConfig(protocols ...string) *tls.Config {
-	config := &tls.Config{NextProtos: protocols, MinVersion: tls.VersionTLS10}
+	config := &tls.Config{NextProtos: protocols, MinVersion: tls.VersionTLS10} //nolint:gosec // OldVersion must be able to offer what clients refuse
 	leaf := certificateTemplate(Host)
 	leaf.DNSNames, leaf.IPAddresses = []string{Host}, []net.IP{net.IPv4(127, 0, 0, 1)}
 	leaf.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
