@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hibiken/asynq"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -97,8 +98,38 @@ func TestStopHandsBackWhatOutlastsTheGrace(t *testing.T) {
 	}
 }
 
-// The lease of a task is not the life of its attempt.
-func TestHandlerOutlivesItsLease(t *testing.T) {
+// asynq gives a task up when its lease is lost or an operator cancels it, both by ending its
+// context. The attempt goes on: the claim in the database is what guards it.
+func TestHandlerOutlivesItsTask(t *testing.T) {
+	t.Parallel()
+	bothQueues(t, func(t *testing.T, conn *Conn) {
+		started, release, ended := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+		var calls atomic.Int32
+		serve(t, conn, func(ctx context.Context, _ []string) error {
+			if calls.Add(1) == 1 {
+				close(started)
+				<-release
+				ended <- ctx.Err()
+			}
+			return nil
+		})
+		now := time.Now()
+		tasks := tasksOf(itemsOf(deliveryIDs(1)), now, "")
+		require.NoError(t, conn.put(t.Context(), tasks))
+		<-started
+		inspector := asynq.NewInspector(conn.ConnOpt())
+		defer func() { _ = inspector.Close() }()
+		// Repeated, because asynq may not have subscribed yet. The task comes back meanwhile.
+		eventually(t, 10*time.Second, func() (bool, string) {
+			err := inspector.CancelProcessing(tasks[0].id)
+			return calls.Load() > 1, fmt.Sprint(err)
+		})
+		close(release)
+		require.NoError(t, <-ended)
+	})
+}
+
+func TestStopOnAStoppedRedis(t *testing.T) {
 	t.Parallel()
 	server := startRedis(t)
 	conn := open(t, server.url())
