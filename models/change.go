@@ -16,7 +16,7 @@ const (
 
 // Change is an entry of the log of config changes. Epochs rise by one a change, without gaps.
 type Change struct {
-	Epoch     int64 `gorm:"primaryKey;autoIncrement:false"`
+	Epoch     int64  `gorm:"primaryKey;autoIncrement:false"`
 	Tenant    string // "" for what all tenants share: event types, and API keys
 	Kind      string
 	ObjectID  string
@@ -66,12 +66,12 @@ func (s *Store) ConfigEpoch(ctx context.Context) (int64, error) {
 	return head, err
 }
 
-// ChangesSince lists the changes after epoch, oldest first, at most limit.
-func (s *Store) ChangesSince(ctx context.Context, epoch int64, limit int) ([]Change, error) {
+// ChangesSince lists the changes after epoch, oldest first.
+func (s *Store) ChangesSince(ctx context.Context, epoch int64) ([]Change, error) {
 	var changes []Change
 	err := s.reading(ctx, func(db *gorm.DB) error {
 		changes = nil
-		return db.Where("epoch > ?", epoch).Order("epoch").Limit(limit).Find(&changes).Error
+		return db.Where("epoch > ?", epoch).Order("epoch").Find(&changes).Error
 	})
 	return changes, err
 }

@@ -3,8 +3,6 @@ package models
 import (
 	"context"
 	"database/sql"
-	"database/sql/driver"
-	"errors"
 	"fmt"
 	"time"
 
@@ -59,40 +57,4 @@ func openPool(config *pgx.ConnConfig, conns int) *sql.DB {
 	pool.SetMaxIdleConns(conns)
 	pool.SetConnMaxIdleTime(5 * time.Minute)
 	return pool
-}
-
-// pgConn runs fn with a connection of pool. A transaction that fn leaves open is rolled back; a
-// connection that cannot even do that is thrown away.
-func pgConn(ctx context.Context, pool *sql.DB, fn func(session *sql.Conn, conn *pgx.Conn) error) error {
-	session, err := pool.Conn(ctx)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = session.Close() }()
-	var out error
-	err = session.Raw(func(raw any) error {
-		std, ok := raw.(*stdlib.Conn)
-		if !ok {
-			return fmt.Errorf("unexpected connection %T", raw)
-		}
-		conn := std.Conn()
-		out = fn(session, conn)
-		if conn.IsClosed() {
-			return driver.ErrBadConn
-		}
-		if conn.PgConn().TxStatus() != 'I' {
-			if _, err := conn.Exec(ctx, "ROLLBACK"); err != nil {
-				return driver.ErrBadConn
-			}
-		}
-		return nil
-	})
-	if out != nil {
-		return out
-	}
-	// What fn did has worked; a connection that closed after it is the pool's business.
-	if errors.Is(err, driver.ErrBadConn) {
-		return nil
-	}
-	return err
 }

@@ -67,4 +67,3 @@ func sqliteDSN(path, more string) string {
 		"&_dqs=0&_pragma=cache_size(-16000)&_pragma=temp_store(2)&_pragma=wal_autocheckpoint(4000)&_pragma=journal_size_limit(67108864)"
 	return (&url.URL{Scheme: "file", OmitHost: true, Path: filepath.ToSlash(path), RawQuery: shared + "&" + more}).String()
 }
-

@@ -1,0 +1,260 @@
+package models
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"gorm.io/gorm"
+)
+
+// AcquireLease takes or renews the lease of this name for ttl, by the database's clock. False
+// where another holder has it.
+func (s *Store) AcquireLease(ctx context.Context, name, holder string, ttl time.Duration) (bool, error) {
+	held := false
+	err := s.working(ctx, func(tx *gorm.DB) error {
+		now, err := s.clock(tx)
+		if err != nil {
+			return err
+		}
+		// In: name, holder, end, now. One row changed: it is held.
+		result := tx.Exec(`
+INSERT INTO leases (name, holder, expires_at) VALUES (?, ?, ?)
+ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, expires_at = excluded.expires_at
+WHERE leases.holder = excluded.holder OR leases.expires_at <= ?`, name, holder, Instant(now.Add(ttl)), now)
+		held = result.RowsAffected == 1
+		return result.Error
+	})
+	return held && err == nil, err
+}
+
+// ReleaseLease gives a lease back early, so that another holder need not wait for its end.
+func (s *Store) ReleaseLease(ctx context.Context, name, holder string) error {
+	return s.working(ctx, func(tx *gorm.DB) error {
+		return tx.Exec("DELETE FROM leases WHERE name = ? AND holder = ?", name, holder).Error
+	})
+}
+
+// DueDeliveries lists open deliveries that have been due for longer than olderThan and that
+// nobody has claimed, the oldest first, at most limit, after a place in that order. The zero
+// cursor is before all.
+func (s *Store) DueDeliveries(ctx context.Context, olderThan time.Duration, after DueCursor, limit int) ([]Due, error) {
+	var due []Due
+	err := s.retry(ctx, s.work, func(ctx context.Context) error {
+		due = nil
+		db := s.reads.WithContext(ctx)
+		now, err := s.clock(db)
+		if err != nil {
+			return err
+		}
+		q := db.Table("deliveries").Select("id AS delivery_id", "attempt_count", "next_attempt_at").
+			Where("status IN ('PENDING', 'RETRYING') AND next_attempt_at <= ? AND claim_token IS NULL", Instant(now.Add(-olderThan)))
+		if after != (DueCursor{}) {
+			q = q.Where("(next_attempt_at, id) > (?, ?)", after.NextAttemptAt, after.DeliveryID)
+		}
+		return q.Order("next_attempt_at, id").Limit(limit).Find(&due).Error
+	})
+	return due, err
+}
+
+// ExpireClaims turns claims whose lease ran out into ABANDONED attempts, the oldest first, at most
+// limit. Their deliveries are due again at once, and are returned.
+func (s *Store) ExpireClaims(ctx context.Context, limit int) ([]Due, error) {
+	var due []Due
+	err := s.retry(ctx, s.work, func(ctx context.Context) (err error) {
+		due, err = s.expire(ctx, func(q *gorm.DB) *gorm.DB { return q }, limit)
+		return err
+	})
+	return due, err
+}
+
+// abandoned is a delivery whose claim ran out.
+type abandoned struct {
+	Delivery
+	TargetURL string
+}
+
+// expire abandons the expired claims that narrow leaves. It does not wait for rows that others
+// hold: who records an attempt at this moment is not dead.
+func (s *Store) expire(ctx context.Context, narrow func(*gorm.DB) *gorm.DB, limit int) ([]Due, error) {
+	var due []Due
+	err := s.transaction(ctx, func(tx *gorm.DB) error {
+		due = nil
+		now, err := s.clock(tx)
+		if err != nil {
+			return err
+		}
+		q := tx.Table("deliveries AS d").Select("d.id, d.tenant, d.webhook_id, d.event_type, d.status, d.\"trigger\", d.attempt_count, "+
+			"d.schedule_step, d.attempt_trigger, d.claim_token, d.claimed_at, w.target_url").
+			Joins("JOIN webhooks w ON w.id = d.webhook_id").
+			Where("d.status IN ('PENDING', 'RETRYING') AND d.next_attempt_at <= ? AND d.claimed_until <= ?", now, now)
+		text := "? ORDER BY d.next_attempt_at, d.id LIMIT ?"
+		if s.dialect == DialectPostgres {
+			text += " FOR UPDATE OF d SKIP LOCKED"
+		}
+		var rows []abandoned
+		if err := tx.Raw(text, narrow(q), limit).Find(&rows).Error; err != nil {
+			return err
+		}
+		counts := minutes{}
+		for i := range rows {
+			d := &rows[i].Delivery
+			counts.add(d, MeasureAttempts)
+			if err := s.abandon(tx, d, rows[i].TargetURL, now); err != nil {
+				return err
+			}
+			due = append(due, Due{DeliveryID: d.ID, AttemptCount: d.AttemptCount + 1, NextAttemptAt: now})
+		}
+		for _, k := range counts.sorted() {
+			err := tx.Exec(liteAddMinutesNamed, k.webhook, now.Truncate(time.Minute), k.eventType, s.shard, k.measure, k.tenant, counts[k]).Error
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return due, err
+}
+
+const liteAddMinutesNamed = `
+INSERT INTO delivery_minutes AS m (webhook_id, minute, event_type, shard, measure, tenant, n) VALUES (?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (webhook_id, minute, event_type, shard, measure) DO UPDATE SET n = m.n + excluded.n`
+
+// abandon writes the attempt of which nothing was heard, and makes its delivery due. What it was
+// asked for, a test or a redelivery, is still to be done. A number that a late record took makes
+// the row go after it.
+func (s *Store) abandon(tx *gorm.DB, d *Delivery, targetURL string, now time.Time) error {
+	number := d.AttemptCount + 1
+	var taken []int
+	if err := tx.Raw("SELECT number FROM attempts WHERE delivery_id = ? AND number >= ? ORDER BY number", d.ID, number).Scan(&taken).Error; err != nil {
+		return err
+	}
+	for _, n := range taken {
+		if n == number {
+			number++
+		}
+	}
+	outcome := OutcomeAbandoned
+	attempt := Attempt{
+		DeliveryID: d.ID, Number: number, Tenant: d.Tenant, Trigger: d.AttemptTrigger, EndedAt: &now, Outcome: &outcome,
+		RequestURL: targetURL, RequestHeaders: Headers{}, StartedAt: now,
+	}
+	if d.ClaimToken != nil {
+		attempt.Token = *d.ClaimToken
+	}
+	if d.ClaimedAt != nil {
+		attempt.StartedAt = *d.ClaimedAt
+	}
+	if err := tx.Create(&attempt).Error; err != nil {
+		return err
+	}
+	step := d.ScheduleStep
+	if d.AttemptTrigger != TriggerManual {
+		step++
+	}
+	return tx.Model(&Delivery{}).Where("id = ?", d.ID).UpdateColumns(map[string]any{
+		"status": DeliveryRetrying, "status_reason": nil, "status_detail": nil, "attempt_count": d.AttemptCount + 1,
+		"schedule_step": step, "next_attempt_at": now, "claim_token": nil, "claimed_at": nil, "claimed_until": nil,
+		"last_outcome": outcome, "last_status": nil,
+	}).Error
+}
+
+// errEnough ends a walk that has done its share.
+var errEnough = errors.New("enough")
+
+// Webhooks whose open deliveries are not where the webhook's state wants them: a change of state
+// was cut short before it had moved them all.
+const unsettled = `
+SELECT w.* FROM webhooks w
+WHERE ((w.deleted_at IS NOT NULL OR w.status = 'DISABLED') AND EXISTS (SELECT 1 FROM deliveries d
+         WHERE d.webhook_id = w.id AND d.status <> 'SUCCEEDED' AND d.status IN ('PENDING', 'RETRYING', 'HELD')))
+   OR (w.deleted_at IS NULL AND w.status = 'PAUSED' AND EXISTS (SELECT 1 FROM deliveries d
+         WHERE d.webhook_id = w.id AND d.status <> 'SUCCEEDED' AND d.status IN ('PENDING', 'RETRYING')))
+   OR (w.deleted_at IS NULL AND w.status = 'ACTIVE' AND EXISTS (SELECT 1 FROM deliveries d
+         WHERE d.webhook_id = w.id AND d.status <> 'SUCCEEDED' AND d.status = 'HELD'))
+ORDER BY w.id LIMIT 20`
+
+// SettleInactive moves open deliveries to where their webhook's state wants them: cancelled for
+// one that is deleted or disabled, held for one that is paused, due for one that is active again.
+// It moves about limit, and says how many it did.
+func (s *Store) SettleInactive(ctx context.Context, limit int) (int, error) {
+	var webhooks []Webhook
+	err := s.retry(ctx, s.work, func(ctx context.Context) error {
+		webhooks = nil
+		return s.reads.WithContext(ctx).Raw(unsettled).Find(&webhooks).Error
+	})
+	if err != nil {
+		return 0, err
+	}
+	moved := 0
+	for _, w := range webhooks {
+		if moved >= limit {
+			break
+		}
+		err := s.settle(ctx, w, func(_ context.Context, page []Due) error {
+			moved += len(page)
+			if moved >= limit {
+				return errEnough
+			}
+			return nil
+		})
+		if err != nil && !errors.Is(err, errEnough) {
+			return moved, err
+		}
+	}
+	return moved, nil
+}
+
+// settle moves one webhook's deliveries, and hands each page to after.
+func (s *Store) settle(ctx context.Context, w Webhook, after func(context.Context, []Due) error) error {
+	switch {
+	case w.DeletedAt != nil:
+		return s.cancelOpen(ctx, w, ReasonWebhookDeleted, after)
+	case w.Status == WebhookDisabled && w.StatusReason != nil && *w.StatusReason == ReasonReceiverGone:
+		return s.cancelOpen(ctx, w, ReasonGone, after)
+	case w.Status == WebhookDisabled:
+		return s.cancelOpen(ctx, w, ReasonWebhookDisabled, after)
+	case w.Status == WebhookPaused:
+		return s.holdOpen(ctx, w, after)
+	default:
+		return s.resumeHeld(ctx, w, after)
+	}
+}
+
+// OpenStats is how much is left to do.
+type OpenStats struct {
+	Open      int           // PENDING, RETRYING and HELD deliveries, counted up to OpenCounted
+	OldestDue time.Duration // how long the oldest due delivery has been due; 0 where none is
+}
+
+// OpenCounted is where OpenStats stops to count: looking through more would cost more than the
+// figure is worth.
+const OpenCounted = 100_000
+
+// OpenStats counts open deliveries and looks for the oldest due one, over all tenants.
+func (s *Store) OpenStats(ctx context.Context) (OpenStats, error) {
+	var stats OpenStats
+	err := s.retry(ctx, s.work, func(ctx context.Context) error {
+		db := s.reads.WithContext(ctx)
+		now, err := s.clock(db)
+		if err != nil {
+			return err
+		}
+		err = db.Raw("SELECT count(*) FROM (SELECT 1 FROM deliveries WHERE status <> 'SUCCEEDED' "+
+			"AND status IN ('PENDING', 'RETRYING', 'HELD') LIMIT ?) AS open", OpenCounted).Row().Scan(&stats.Open)
+		if err != nil {
+			return err
+		}
+		// Of the index alone: what is claimed now is still waiting.
+		var oldest []Due
+		err = db.Table("deliveries").Select("id AS delivery_id", "next_attempt_at").
+			Where("status IN ('PENDING', 'RETRYING') AND next_attempt_at <= ?", now).
+			Order("next_attempt_at, id").Limit(1).Find(&oldest).Error
+		stats.OldestDue = 0
+		if len(oldest) > 0 {
+			stats.OldestDue = now.Sub(oldest[0].NextAttemptAt)
+		}
+		return err
+	})
+	return stats, err
+}

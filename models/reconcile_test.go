@@ -1,0 +1,177 @@
+package models_test
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/intervengine/webhooks/models"
+	"github.com/intervengine/webhooks/models/modelstest"
+)
+
+func TestLease(t *testing.T) {
+	t.Parallel()
+	modelstest.Each(t, func(t *testing.T, store *models.Store) {
+		take := func(holder string, ttl time.Duration) bool {
+			held, err := store.AcquireLease(t.Context(), "reconcile", holder, ttl)
+			require.NoError(t, err)
+			return held
+		}
+		require.True(t, take("a", time.Minute))
+		require.True(t, take("a", time.Minute), "renewed")
+		require.False(t, take("b", time.Minute))
+		require.NoError(t, store.ReleaseLease(t.Context(), "reconcile", "b"), "not b's to give")
+		require.False(t, take("b", time.Minute))
+		require.NoError(t, store.ReleaseLease(t.Context(), "reconcile", "a"))
+		require.True(t, take("b", -time.Second))
+		require.True(t, take("a", time.Minute), "b's has run out")
+
+		var winners atomic.Int32
+		var work sync.WaitGroup
+		for g := range 8 {
+			work.Go(func() {
+				held, err := store.AcquireLease(context.Background(), "race", string(rune('a'+g)), time.Minute)
+				assert.NoError(t, err)
+				if held {
+					winners.Add(1)
+				}
+			})
+		}
+		work.Wait()
+		require.EqualValues(t, 1, winners.Load())
+	})
+}
+
+func TestDueDeliveries_PagesSkipAndRepeatNothing(t *testing.T) {
+	t.Parallel()
+	modelstest.Each(t, func(t *testing.T, store *models.Store) {
+		w := newWebhook(t, store, "acme", nil)
+		ids := due(t, store, w, 25) // all due at the same instant: the id decides
+		claimOne(t, store, ids[3], "t1")
+		later := eventTo(w)
+		later.DeliverAt = ptr(time.Now().Add(time.Hour))
+		commit(t, store, later)
+		require.NoError(t, store.Exec(t.Context(), "UPDATE deliveries SET next_attempt_at = ? WHERE id = ?",
+			models.Instant(time.Now().Add(-time.Minute)), ids[20]))
+
+		var seen []string
+		var cursor models.DueCursor
+		for {
+			page, err := store.DueDeliveries(t.Context(), 0, cursor, 4)
+			require.NoError(t, err)
+			if len(page) == 0 {
+				break
+			}
+			for _, d := range page {
+				seen = append(seen, d.DeliveryID)
+				require.Zero(t, d.AttemptCount)
+			}
+			cursor = page[len(page)-1].Cursor()
+		}
+		require.Len(t, seen, 24)
+		require.Equal(t, ids[20], seen[0], "oldest first")
+		require.NotContains(t, seen, ids[3])
+		require.ElementsMatch(t, append(append([]string{}, ids[:3]...), ids[4:]...), seen)
+
+		old, err := store.DueDeliveries(t.Context(), 30*time.Second, models.DueCursor{}, 10)
+		require.NoError(t, err)
+		require.Len(t, old, 1)
+		stats, err := store.OpenStats(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, 26, stats.Open)
+		require.Greater(t, stats.OldestDue, 30*time.Second)
+	})
+}
+
+func TestExpireClaims(t *testing.T) {
+	t.Parallel()
+	modelstest.Each(t, func(t *testing.T, store *models.Store) {
+		w := newWebhook(t, store, "acme", nil)
+		ids := due(t, store, w, 3)
+		_, err := store.Claim(t.Context(), ids, "t1", lease)
+		require.NoError(t, err)
+		expired, err := store.ExpireClaims(t.Context(), 10)
+		require.NoError(t, err)
+		require.Empty(t, expired, "their lease runs")
+
+		require.NoError(t, store.Exec(t.Context(), "UPDATE deliveries SET claimed_until = claimed_at WHERE id <> ?", ids[2]))
+		require.NoError(t, store.Exec(t.Context(), "UPDATE deliveries SET attempt_trigger = 'MANUAL' WHERE id = ?", ids[1]))
+		var total []models.Due
+		for range 2 {
+			expired, err = store.ExpireClaims(t.Context(), 1)
+			require.NoError(t, err)
+			total = append(total, expired...)
+		}
+		require.Len(t, total, 2)
+		for i, id := range ids[:2] {
+			d := delivery(t, store, id)
+			require.Equal(t, models.DeliveryRetrying, d.Status)
+			require.Equal(t, 1, d.AttemptCount)
+			require.Equal(t, 1-i, d.ScheduleStep, "a manual attempt uses no step")
+			require.Nil(t, d.ClaimToken)
+			require.Equal(t, models.OutcomeAbandoned, *d.LastOutcome)
+			made := attempts(t, store, id)
+			require.Len(t, made, 1)
+			require.Equal(t, models.OutcomeAbandoned, *made[0].Outcome)
+			require.Equal(t, "t1", made[0].Token)
+			require.Equal(t, w.TargetURL, made[0].RequestURL)
+			require.NotNil(t, made[0].EndedAt)
+		}
+		require.Equal(t, models.TriggerManual, claimOne(t, store, ids[1], "t2").Trigger, "still to be done")
+		require.Equal(t, "t1", *delivery(t, store, ids[2]).ClaimToken)
+
+		// A claim finds it run out before the sweep does: the attempt is not forgotten.
+		require.NoError(t, store.Exec(t.Context(), "UPDATE deliveries SET claimed_until = claimed_at WHERE id = ?", ids[2]))
+		require.Equal(t, 2, claimOne(t, store, ids[2], "t3").Number)
+		require.Len(t, attempts(t, store, ids[2]), 1)
+	})
+}
+
+func TestSettleInactive(t *testing.T) {
+	t.Parallel()
+	modelstest.Each(t, func(t *testing.T, store *models.Store) {
+		heldOnes := func(w models.Webhook) string {
+			e := eventTo(w)
+			e.Deliveries[0].Status = models.DeliveryHeld
+			return commit(t, store, e)[0].Deliveries[0].ID
+		}
+		tests := []struct {
+			name, set string
+			open      models.DeliveryStatus // what becomes of an open delivery
+			held      models.DeliveryStatus // and of a held one
+			reason    models.DeliveryStatusReason
+		}{
+			{"active", "status = 'ACTIVE'", models.DeliveryPending, models.DeliveryPending, ""},
+			{"paused", "status = 'PAUSED'", models.DeliveryHeld, models.DeliveryHeld, models.ReasonWebhookPaused},
+			{"disabled", "status = 'DISABLED', status_reason = 'BY_USER'", models.DeliveryCancelled, models.DeliveryCancelled, models.ReasonWebhookDisabled},
+			{"gone", "status = 'DISABLED', status_reason = 'RECEIVER_GONE'", models.DeliveryCancelled, models.DeliveryCancelled, models.ReasonGone},
+			{"deleted", "deleted_at = created_at", models.DeliveryCancelled, models.DeliveryCancelled, models.ReasonWebhookDeleted},
+		}
+		ids := make([][2]string, len(tests))
+		for i, test := range tests {
+			w := newWebhook(t, store, "acme", nil)
+			ids[i] = [2]string{due(t, store, w, 1)[0], heldOnes(w)}
+			require.NoError(t, store.Exec(t.Context(), "UPDATE webhooks SET "+test.set+" WHERE id = ?", w.ID))
+		}
+		total := 0
+		for range 20 {
+			n, err := store.SettleInactive(t.Context(), 2)
+			require.NoError(t, err)
+			total += n
+		}
+		require.Equal(t, 8, total)
+		for i, test := range tests {
+			open, held := delivery(t, store, ids[i][0]), delivery(t, store, ids[i][1])
+			require.Equal(t, test.open, open.Status, test.name)
+			require.Equal(t, test.held, held.Status, test.name)
+			if test.reason != "" {
+				require.Equal(t, test.reason, *open.StatusReason, test.name)
+			}
+		}
+	})
+}

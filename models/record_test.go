@@ -1,0 +1,479 @@
+package models_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/intervengine/webhooks/models"
+	"github.com/intervengine/webhooks/models/modelstest"
+)
+
+// attempt is the record of an attempt under a claim.
+func attempt(c models.Claim, outcome models.Outcome, disposition models.Disposition) models.AttemptRecord {
+	started := models.Instant(time.Now())
+	a := models.Attempt{
+		DeliveryID: c.DeliveryID, Number: c.Number, Tenant: c.Tenant, Token: c.Token, Trigger: c.Trigger,
+		StartedAt: started, EndedAt: ptr(started.Add(5 * time.Millisecond)), Outcome: &outcome,
+		RequestURL: "https://crm.example/hook", RequestHeaders: models.Headers{{Name: "Webhook-Id", Value: c.EventID}},
+		TotalMicros: ptr(int64(5000)), FirstByteMicros: ptr(int64(4000)),
+	}
+	switch outcome {
+	case models.OutcomeSuccess:
+		a.ResponseStatus, a.ResponseBody = ptr(204), ptr("")
+		a.ResponseHeaders = models.Headers{}
+	case models.OutcomeHTTPError:
+		a.ResponseStatus, a.ResponseBody = ptr(500), ptr("no")
+		a.ResponseHeaders = models.Headers{{Name: "Server", Value: "x"}}
+	default:
+		a.Error = ptr("connection refused")
+	}
+	return models.AttemptRecord{Attempt: a, WebhookID: c.WebhookID, EventType: c.EventType, Disposition: disposition}
+}
+
+func record(t testing.TB, store *models.Store, records ...models.AttemptRecord) []models.Recorded {
+	t.Helper()
+	recorded, err := store.Record(t.Context(), records)
+	require.NoError(t, err)
+	require.Len(t, recorded, len(records))
+	return recorded
+}
+
+func TestRecord_RetriesThenSucceeds(t *testing.T) {
+	t.Parallel()
+	modelstest.Each(t, func(t *testing.T, store *models.Store) {
+		w := newWebhook(t, store, "acme", nil)
+		id := due(t, store, w, 1)[0]
+		c := claimOne(t, store, id, "t1")
+		rec := attempt(c, models.OutcomeHTTPError, models.RetryAfter(time.Hour))
+		r := record(t, store, rec)[0]
+		require.True(t, r.Applied)
+		require.Equal(t, models.DeliveryRetrying, r.Status)
+		require.Equal(t, 1, r.AttemptCount)
+		now, err := store.Now(t.Context())
+		require.NoError(t, err)
+		require.WithinDuration(t, now.Add(time.Hour), *r.NextAttemptAt, 10*time.Second)
+		d := delivery(t, store, id)
+		require.Equal(t, 1, d.ScheduleStep)
+		require.Equal(t, models.OutcomeHTTPError, *d.LastOutcome)
+		require.Equal(t, 500, *d.LastStatus)
+		require.Nil(t, d.ClaimToken)
+		require.Nil(t, d.ClaimedAt)
+		require.Nil(t, d.ClaimedUntil)
+		require.Nil(t, d.CompletedAt)
+		require.Equal(t, []models.Attempt{rec.Attempt}, attempts(t, store, id), "what is read is what was recorded")
+
+		require.Equal(t, r, record(t, store, rec)[0], "repeated: the same answer")
+		require.Equal(t, d, delivery(t, store, id), "repeated: nothing changes")
+
+		makeDue(t, store, id)
+		c = claimOne(t, store, id, "t2")
+		require.Equal(t, 2, c.Number)
+		require.Equal(t, 1, c.ScheduleStep)
+		r = record(t, store, attempt(c, models.OutcomeSuccess, models.Succeeded()))[0]
+		require.Equal(t, models.DeliverySucceeded, r.Status)
+		require.Nil(t, r.NextAttemptAt)
+		d = delivery(t, store, id)
+		require.Equal(t, 2, d.AttemptCount)
+		require.Equal(t, 204, *d.LastStatus)
+		require.Equal(t, d.SucceededAt, d.CompletedAt)
+		require.NotNil(t, d.SucceededAt)
+		require.Len(t, attempts(t, store, id), 2)
+	})
+}
+
+func makeDue(t testing.TB, store *models.Store, id string) {
+	t.Helper()
+	require.NoError(t, store.Exec(t.Context(), "UPDATE deliveries SET next_attempt_at = created_at WHERE id = ?", id))
+}
+
+// Every state that a delivery may be in when an attempt of its claim is recorded.
+func TestRecord_OwnClaim(t *testing.T) {
+	t.Parallel()
+	retry := models.RetryAfter(time.Minute)
+	failed := models.Ended(models.DeliveryFailed, models.ReasonRetriesExhausted, "All failed.")
+	gone := models.Ended(models.DeliveryCancelled, models.ReasonAbortedByReceiver, "")
+	tests := []struct {
+		name        string
+		set         string // what happened to the delivery while the attempt ran
+		outcome     models.Outcome
+		disposition models.Disposition
+		want        models.DeliveryStatus
+		reason      models.DeliveryStatusReason
+		step        int
+		due         bool
+	}{
+		{"pending success", "", models.OutcomeSuccess, models.Succeeded(), models.DeliverySucceeded, "", 0, false},
+		{"pending retry", "", models.OutcomeTimeout, retry, models.DeliveryRetrying, "", 1, true},
+		{"pending failed", "", models.OutcomeTimeout, failed, models.DeliveryFailed, models.ReasonRetriesExhausted, 0, false},
+		{"pending aborted", "", models.OutcomeHTTPError, gone, models.DeliveryCancelled, models.ReasonAbortedByReceiver, 0, false},
+		{"pending handed back", "", models.OutcomeAbandoned, models.HandedBack(), models.DeliveryRetrying, "", 1, true},
+		{"retrying success", "status='RETRYING'", models.OutcomeSuccess, models.Succeeded(), models.DeliverySucceeded, "", 0, false},
+		{"retrying retry", "status='RETRYING', schedule_step=2", models.OutcomeDNSError, retry, models.DeliveryRetrying, "", 3, true},
+		{"held success", held, models.OutcomeSuccess, models.Succeeded(), models.DeliverySucceeded, "", 0, false},
+		{"held retry", held, models.OutcomeTimeout, retry, models.DeliveryHeld, models.ReasonWebhookPaused, 1, false},
+		{"held handed back", held, models.OutcomeAbandoned, models.HandedBack(), models.DeliveryHeld, models.ReasonWebhookPaused, 1, false},
+		{"held failed", held, models.OutcomeTimeout, failed, models.DeliveryFailed, models.ReasonRetriesExhausted, 0, false},
+		{"cancelled success", cancelled, models.OutcomeSuccess, models.Succeeded(), models.DeliverySucceeded, "", 0, false},
+		{"cancelled retry", cancelled, models.OutcomeTimeout, retry, models.DeliveryCancelled, models.ReasonCancelledByUser, 1, false},
+		{"cancelled failed", cancelled, models.OutcomeTimeout, failed, models.DeliveryCancelled, models.ReasonCancelledByUser, 0, false},
+		{"cancelled handed back", cancelled, models.OutcomeAbandoned, models.HandedBack(), models.DeliveryCancelled, models.ReasonCancelledByUser, 1, false},
+		{"manual retry", "attempt_trigger='MANUAL'", models.OutcomeTimeout, retry, models.DeliveryRetrying, "", 0, true},
+		{"manual of succeeded fails", "attempt_trigger='MANUAL', succeeded_at=created_at", models.OutcomeTimeout, failed, models.DeliverySucceeded, "", 0, false},
+		{"manual of succeeded to retry", "attempt_trigger='MANUAL', succeeded_at=created_at", models.OutcomeTimeout, retry, models.DeliverySucceeded, "", 0, false},
+		{"manual of succeeded, held", held + ", attempt_trigger='MANUAL', succeeded_at=created_at", models.OutcomeTimeout, retry, models.DeliverySucceeded, "", 0, false},
+		{"manual of succeeded succeeds", "attempt_trigger='MANUAL', succeeded_at=created_at", models.OutcomeSuccess, models.Succeeded(), models.DeliverySucceeded, "", 0, false},
+		{"claim forgotten by a crash", "claim_token=NULL, claimed_at=NULL, claimed_until=NULL", models.OutcomeTimeout, retry, models.DeliveryRetrying, "", 1, true},
+		{"success known from a late attempt", "status='SUCCEEDED', succeeded_at=created_at, completed_at=created_at, next_attempt_at=NULL", models.OutcomeTimeout, retry, models.DeliverySucceeded, "", 1, false},
+	}
+	modelstest.Each(t, func(t *testing.T, store *models.Store) {
+		w := newWebhook(t, store, "acme", nil)
+		for _, test := range tests {
+			id := due(t, store, w, 1)[0]
+			c := claimOne(t, store, id, "t1")
+			if test.set != "" {
+				require.NoError(t, store.Exec(t.Context(), "UPDATE deliveries SET "+test.set+" WHERE id = ?", id))
+			}
+			before := delivery(t, store, id)
+			r := record(t, store, attempt(c, test.outcome, test.disposition))[0]
+			d := delivery(t, store, id)
+			require.True(t, r.Applied, test.name)
+			require.Equal(t, test.want, d.Status, test.name)
+			require.Equal(t, test.want, r.Status, test.name)
+			require.Equal(t, 1, d.AttemptCount, test.name)
+			require.Equal(t, test.step, d.ScheduleStep, test.name)
+			require.Equal(t, test.due, d.NextAttemptAt != nil, test.name)
+			require.Equal(t, d.NextAttemptAt, r.NextAttemptAt, test.name)
+			if test.reason == "" {
+				require.Nil(t, d.StatusReason, test.name)
+			} else {
+				require.Equal(t, test.reason, *d.StatusReason, test.name)
+			}
+			require.Nil(t, d.ClaimToken, test.name)
+			require.Equal(t, !test.want.Open(), d.CompletedAt != nil, test.name)
+			require.Equal(t, test.outcome, *d.LastOutcome, test.name)
+			require.Equal(t, models.TriggerAutomatic, d.AttemptTrigger, test.name)
+			if before.SucceededAt != nil {
+				require.Equal(t, before.SucceededAt, d.SucceededAt, test.name)
+			}
+			require.Len(t, attempts(t, store, id), 1, test.name)
+		}
+	})
+}
+
+const (
+	held      = "status='HELD', status_reason='WEBHOOK_PAUSED', next_attempt_at=NULL"
+	cancelled = "status='CANCELLED', status_reason='CANCELLED_BY_USER', next_attempt_at=NULL, completed_at=created_at"
+)
+
+// Every state that a delivery may be in when a worker that lost its claim comes back.
+func TestRecord_LostClaim(t *testing.T) {
+	t.Parallel()
+	type state struct {
+		name string
+		// reach brings a delivery whose first attempt was abandoned to the state.
+		reach func(t *testing.T, store *models.Store, id string)
+		late  models.DeliveryStatus // after a late failure: as it was
+		open  bool
+	}
+	exec := func(set string) func(*testing.T, *models.Store, string) {
+		return func(t *testing.T, store *models.Store, id string) {
+			t.Helper()
+			require.NoError(t, store.Exec(t.Context(), "UPDATE deliveries SET "+set+" WHERE id = ?", id))
+		}
+	}
+	states := []state{
+		{"due again", func(*testing.T, *models.Store, string) {}, models.DeliveryRetrying, true},
+		{"claimed by another", func(t *testing.T, store *models.Store, id string) {
+			t.Helper()
+			claimOne(t, store, id, "t2")
+		}, models.DeliveryRetrying, true},
+		{"failed by another", func(t *testing.T, store *models.Store, id string) {
+			t.Helper()
+			record(t, store, attempt(claimOne(t, store, id, "t2"), models.OutcomeDNSError, models.Ended(models.DeliveryFailed, models.ReasonRetriesExhausted, "")))
+		}, models.DeliveryFailed, false},
+		{"succeeded by another", func(t *testing.T, store *models.Store, id string) {
+			t.Helper()
+			record(t, store, attempt(claimOne(t, store, id, "t2"), models.OutcomeSuccess, models.Succeeded()))
+		}, models.DeliverySucceeded, false},
+		{"held", exec(held), models.DeliveryHeld, true},
+		{"cancelled", exec(cancelled), models.DeliveryCancelled, false},
+	}
+	modelstest.Each(t, func(t *testing.T, store *models.Store) {
+		w := newWebhook(t, store, "acme", nil)
+		for _, s := range states {
+			for _, outcome := range []models.Outcome{models.OutcomeSuccess, models.OutcomeTimeout} {
+				name := fmt.Sprintf("%s, late %s", s.name, outcome)
+				id := due(t, store, w, 1)[0]
+				c := claimOne(t, store, id, "t1")
+				abandon(t, store, id)
+				s.reach(t, store, id)
+				before := delivery(t, store, id)
+				disposition := models.RetryAfter(time.Hour)
+				if outcome == models.OutcomeSuccess {
+					disposition = models.Succeeded()
+				}
+				late := attempt(c, outcome, disposition)
+				r := record(t, store, late)[0]
+				require.False(t, r.Applied, name)
+				d := delivery(t, store, id)
+				if outcome == models.OutcomeSuccess {
+					require.Equal(t, models.DeliverySucceeded, d.Status, name)
+					require.NotNil(t, d.SucceededAt, name)
+				} else {
+					require.Equal(t, s.late, d.Status, name)
+					require.Equal(t, before.NextAttemptAt, d.NextAttemptAt, name)
+					require.Equal(t, before.SucceededAt, d.SucceededAt, name)
+				}
+				require.Equal(t, before.AttemptCount, d.AttemptCount, name)
+				require.Equal(t, before.ClaimToken, d.ClaimToken, name)
+				made := attempts(t, store, id)
+				require.Len(t, made, before.AttemptCount, name)
+				require.Equal(t, outcome, *made[0].Outcome, name+": takes over the abandoned row")
+				require.Equal(t, late.Attempt, made[0], name)
+
+				require.Equal(t, d.Status, record(t, store, late)[0].Status, name+": repeated")
+				require.Equal(t, d, delivery(t, store, id), name+": repeated")
+				require.Equal(t, made, attempts(t, store, id), name+": repeated")
+			}
+		}
+	})
+}
+
+// abandon lets the claim of a delivery run out.
+func abandon(t testing.TB, store *models.Store, id string) {
+	t.Helper()
+	require.NoError(t, store.Exec(t.Context(), "UPDATE deliveries SET claimed_until = claimed_at WHERE id = ?", id))
+	expired, err := store.ExpireClaims(t.Context(), 100)
+	require.NoError(t, err)
+	require.Len(t, expired, 1)
+	require.Equal(t, id, expired[0].DeliveryID)
+}
+
+// A claim that a crash of the database forgot, and that another took since: the number is the
+// other's, whoever records first.
+func TestRecord_SameNumberTwice(t *testing.T) {
+	t.Parallel()
+	modelstest.Each(t, func(t *testing.T, store *models.Store) {
+		w := newWebhook(t, store, "acme", nil)
+		for _, lateFirst := range []bool{true, false} {
+			id := due(t, store, w, 1)[0]
+			lost := claimOne(t, store, id, "t1")
+			require.NoError(t, store.Exec(t.Context(), "UPDATE deliveries SET claim_token = NULL WHERE id = ?", id))
+			owner := claimOne(t, store, id, "t2")
+			require.Equal(t, lost.Number, owner.Number)
+			late := attempt(lost, models.OutcomeTimeout, models.RetryAfter(time.Hour))
+			own := attempt(owner, models.OutcomeHTTPError, models.RetryAfter(time.Minute))
+			if lateFirst {
+				require.False(t, record(t, store, late)[0].Applied)
+				require.True(t, record(t, store, own)[0].Applied)
+			} else {
+				require.True(t, record(t, store, own)[0].Applied)
+				require.False(t, record(t, store, late)[0].Applied)
+			}
+			made := attempts(t, store, id)
+			require.Len(t, made, 2)
+			require.Equal(t, "t2", made[0].Token)
+			require.Equal(t, "t1", made[1].Token)
+			require.Equal(t, 2, made[1].Number)
+			d := delivery(t, store, id)
+			require.Equal(t, 1, d.AttemptCount)
+			require.Equal(t, models.OutcomeHTTPError, *d.LastOutcome)
+
+			makeDue(t, store, id)
+			next := claimOne(t, store, id, "t3")
+			require.Equal(t, 2, next.Number)
+			require.True(t, record(t, store, attempt(next, models.OutcomeSuccess, models.Succeeded()))[0].Applied)
+			made = attempts(t, store, id)
+			require.Len(t, made, 3)
+			require.Equal(t, 3, made[2].Number)
+			require.Equal(t, "t3", made[2].Token)
+		}
+	})
+}
+
+func TestRecord_UnknownDelivery(t *testing.T) {
+	t.Parallel()
+	modelstest.Each(t, func(t *testing.T, store *models.Store) {
+		w := newWebhook(t, store, "acme", nil)
+		c := claimOne(t, store, due(t, store, w, 1)[0], "t1")
+		taken := c
+		taken.DeliveryID = models.NewID(models.PrefixDelivery)
+		r := record(t, store, attempt(taken, models.OutcomeSuccess, models.Succeeded()), attempt(c, models.OutcomeSuccess, models.Succeeded()))
+		require.Equal(t, models.Recorded{DeliveryID: taken.DeliveryID}, r[0])
+		require.True(t, r[1].Applied)
+	})
+}
+
+// What a hostile receiver sends can always be stored, and spoils nobody else's record.
+func TestRecord_UnstorableText(t *testing.T) {
+	t.Parallel()
+	modelstest.Each(t, func(t *testing.T, store *models.Store) {
+		w := newWebhook(t, store, "acme", nil)
+		c := claimOne(t, store, due(t, store, w, 1)[0], "t1")
+		r := attempt(c, models.OutcomeHTTPError, models.Ended(models.DeliveryFailed, models.ReasonRetriesExhausted, "a\x00b"))
+		r.Attempt.ResponseBody = ptr("a\x00\xff\"\\b")
+		r.Attempt.Error = ptr("\xc3\x28")
+		r.Attempt.ResponseHeaders = models.Headers{{Name: "X", Value: "\x00\xff"}}
+		record(t, store, r)
+		made := attempts(t, store, c.DeliveryID)[0]
+		require.Equal(t, "a\uFFFD\uFFFD\"\\b", *made.ResponseBody)
+		require.Equal(t, "\uFFFD(", *made.Error)
+		require.Equal(t, "a\uFFFDb", *delivery(t, store, c.DeliveryID).StatusDetail)
+	})
+}
+
+func TestRecord_GoneDisablesWebhook(t *testing.T) {
+	t.Parallel()
+	modelstest.Each(t, func(t *testing.T, store *models.Store) {
+		w := newWebhook(t, store, "acme", nil)
+		ids := due(t, store, w, 3)
+		c := claimOne(t, store, ids[0], "t1")
+		r := attempt(c, models.OutcomeHTTPError, models.Ended(models.DeliveryCancelled, models.ReasonGone, "Gone."))
+		r.Effect = models.EffectGone
+		record(t, store, r)
+		now, err := store.WebhookByID(t.Context(), w.ID)
+		require.NoError(t, err)
+		require.Equal(t, models.WebhookDisabled, now.Status)
+		require.Equal(t, models.ReasonReceiverGone, *now.StatusReason)
+		require.Equal(t, w.Revision+1, now.Revision)
+		require.Equal(t, w.Version, now.Version)
+		for _, id := range ids {
+			d := delivery(t, store, id)
+			require.Equal(t, models.DeliveryCancelled, d.Status)
+			require.Equal(t, models.ReasonGone, *d.StatusReason)
+		}
+		record(t, store, r) // repeated
+		again, err := store.WebhookByID(t.Context(), w.ID)
+		require.NoError(t, err)
+		require.Equal(t, now, again)
+	})
+}
+
+func TestRecord_Health(t *testing.T) {
+	t.Parallel()
+	modelstest.Each(t, func(t *testing.T, store *models.Store) {
+		w := newWebhook(t, store, "acme", nil)
+		run := func(outcomes ...models.Outcome) models.WebhookHealth {
+			t.Helper()
+			var records []models.AttemptRecord
+			for i, id := range due(t, store, w, len(outcomes)) {
+				disposition := models.RetryAfter(time.Hour)
+				if outcomes[i] == models.OutcomeSuccess {
+					disposition = models.Succeeded()
+				}
+				records = append(records, attempt(claimOne(t, store, id, "t"), outcomes[i], disposition))
+			}
+			record(t, store, records...)
+			record(t, store, records...) // repeated: counts nothing
+			h, err := store.Tenant(models.Reach{All: true}).Health(t.Context(), []string{w.ID})
+			require.NoError(t, err)
+			return h[w.ID]
+		}
+		fail, ok := models.OutcomeTimeout, models.OutcomeSuccess
+		h := run(fail, fail)
+		require.Equal(t, 2, h.ConsecutiveFailures)
+		require.NotNil(t, h.FailingSince)
+		require.Nil(t, h.LastSuccessAt)
+		since := *h.FailingSince
+
+		failing, err := store.FailingWebhooks(t.Context(), time.Hour, 10)
+		require.NoError(t, err)
+		require.Empty(t, failing)
+		failing, err = store.FailingWebhooks(t.Context(), 0, 10)
+		require.NoError(t, err)
+		require.Len(t, failing, 1)
+		require.Equal(t, w.ID, failing[0].ID)
+		require.Equal(t, h, failing[0].Health)
+		for i, want := range []bool{true, false} {
+			marked, err := store.MarkNotified(t.Context(), w.ID, since)
+			require.NoError(t, err)
+			require.Equal(t, want, marked, i)
+		}
+
+		h = run(fail, models.OutcomeAbandoned)
+		require.Equal(t, 3, h.ConsecutiveFailures, "what we cut off ourselves is not the receiver's failure")
+		require.Equal(t, since, *h.FailingSince)
+		require.NotNil(t, h.NotifiedAt)
+		h = run(fail, ok, fail)
+		require.Equal(t, 1, h.ConsecutiveFailures)
+		require.True(t, h.FailingSince.After(since))
+		require.NotNil(t, h.LastSuccessAt)
+		require.Nil(t, h.NotifiedAt)
+		h = run(ok)
+		require.Zero(t, h.ConsecutiveFailures)
+		require.Nil(t, h.FailingSince)
+		require.NotNil(t, h.LastFailureAt)
+	})
+}
+
+func TestRecord_StatisticsAddUp(t *testing.T) {
+	t.Parallel()
+	modelstest.Each(t, func(t *testing.T, store *models.Store) {
+		w := newWebhook(t, store, "acme", nil)
+		ids := due(t, store, w, 10)
+		test := eventTo(w)
+		test.Deliveries[0].Trigger = models.TriggerTest
+		ids = append(ids, commit(t, store, test)[0].Deliveries[0].ID)
+		claims, err := store.Claim(t.Context(), ids, "t1", lease)
+		require.NoError(t, err)
+		var records []models.AttemptRecord
+		for i, c := range claims.Claimed {
+			switch {
+			case c.Trigger == models.TriggerTest, i < 6:
+				records = append(records, attempt(c, models.OutcomeSuccess, models.Succeeded()))
+			case i < 8:
+				records = append(records, attempt(c, models.OutcomeTimeout, models.Ended(models.DeliveryFailed, models.ReasonRetriesExhausted, "")))
+			default:
+				records = append(records, attempt(c, models.OutcomeTimeout, models.RetryAfter(time.Hour)))
+			}
+		}
+		record(t, store, records...)
+		record(t, store, records...) // repeated: counts nothing
+		sum := func(where string) int {
+			n, err := store.Count(t.Context(), "SELECT coalesce(sum(n), 0) FROM delivery_minutes WHERE "+where)
+			require.NoError(t, err)
+			return n
+		}
+		succeeded, err := store.Count(t.Context(), "SELECT count(*) FROM deliveries WHERE status = 'SUCCEEDED' AND \"trigger\" = 'AUTOMATIC'")
+		require.NoError(t, err)
+		failed, err := store.Count(t.Context(), "SELECT count(*) FROM deliveries WHERE status = 'FAILED'")
+		require.NoError(t, err)
+		require.Equal(t, 10, sum("measure = -1"))
+		require.Equal(t, succeeded, sum("measure = -2"))
+		require.Equal(t, failed, sum("measure = -3"))
+		require.Equal(t, 10, sum("measure = -4"))
+		require.Equal(t, 10, sum("measure >= 0"))
+		require.Equal(t, 10, sum(fmt.Sprintf("measure = %d", models.LatencyBucket(5*time.Millisecond))))
+
+		// An abandoned attempt counts once, also when its true outcome comes.
+		id := due(t, store, w, 1)[0]
+		c := claimOne(t, store, id, "t2")
+		abandon(t, store, id)
+		require.Equal(t, 11, sum("measure = -4"))
+		record(t, store, attempt(c, models.OutcomeSuccess, models.Succeeded()))
+		require.Equal(t, 11, sum("measure = -4"))
+		require.Equal(t, succeeded+1, sum("measure = -2"))
+	})
+}
+
+func TestLatencyBucket(t *testing.T) {
+	t.Parallel()
+	previous := -1
+	for d := 10 * time.Microsecond; d < 60*time.Second; d += d/50 + 1 {
+		b := models.LatencyBucket(d)
+		require.GreaterOrEqual(t, b, previous)
+		previous = b
+		low, high := models.LatencyBounds(b)
+		// Bounds are cut to whole microseconds.
+		require.GreaterOrEqual(t, d+time.Microsecond, low)
+		require.LessOrEqual(t, d, high+time.Microsecond)
+		if b > 0 {
+			require.Less(t, float64(high)/float64(low), 1.22)
+		}
+	}
+	require.Equal(t, 0, models.LatencyBucket(0))
+	require.Equal(t, models.LatencyBucket(time.Hour), models.LatencyBucket(24*time.Hour))
+}
