@@ -1,0 +1,278 @@
+// Package app is a running process: it opens what the configuration names, wires the packages
+// together in one place, starts them in order and stops them in the opposite one. Nothing below
+// it knows who its neighbours are.
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/intervengine/webhooks/auth"
+	"github.com/intervengine/webhooks/catalogue"
+	"github.com/intervengine/webhooks/control"
+	"github.com/intervengine/webhooks/egress"
+	"github.com/intervengine/webhooks/graph"
+	"github.com/intervengine/webhooks/intake"
+	"github.com/intervengine/webhooks/models"
+	"github.com/intervengine/webhooks/queue"
+	"github.com/intervengine/webhooks/signing"
+	"github.com/intervengine/webhooks/worker"
+)
+
+// Role is what a process does.
+type Role string
+
+// The roles of a process.
+const (
+	RoleAll    Role = "all"
+	RoleAPI    Role = "api"
+	RoleWorker Role = "worker"
+)
+
+// DatabaseFile is the embedded database's file in DATA_DIR.
+const DatabaseFile = "webhooks.db"
+
+// StopMargin is what a stop may take beyond SHUTDOWN_GRACE to write down what is left.
+const StopMargin = 5 * time.Second
+
+// databaseTimeout bounds every statement that a caller waits for.
+const databaseTimeout = 2 * time.Second
+
+// Options says what to run.
+type Options struct {
+	Config  *Config
+	Role    Role
+	Logger  *slog.Logger
+	Version string
+	// Inbox is the built-in receiver of `dev`, mounted at /inbox; nil: none.
+	Inbox http.Handler
+	// SessionKey is a platform key of this process alone, for `dev`'s login link; "": none.
+	SessionKey string
+}
+
+// App is one process. Start and Stop are called once each.
+type App struct {
+	options    Options
+	logger     *slog.Logger
+	lifecycle  *lifecycle
+	faults     chan error
+	metrics    *prometheus.Registry
+	keyring    *signing.Keyring
+	store      *models.Store
+	queue      *queue.Conn
+	auth       *auth.Authenticator
+	sessions   *sessions
+	intake     *intake.Intake
+	control    *control.Control
+	worker     *worker.Worker
+	reconciler *queue.Reconciler
+	graph      http.Handler
+	addr       net.Addr
+	now        func() time.Time
+	adminKey   string
+}
+
+// New opens everything that the process needs: the database (migrated under a lock), the queue,
+// the master keys. What it opened is closed again where it fails.
+func New(ctx context.Context, options Options) (_ *App, err error) {
+	a := &App{options: options, logger: options.Logger, faults: make(chan error, 1), now: time.Now, metrics: prometheus.NewRegistry()}
+	a.lifecycle = &lifecycle{logger: options.Logger, fault: func(err error) {
+		select {
+		case a.faults <- err:
+		default: // the first fault stops the process; the others follow from it
+		}
+	}}
+	defer func() {
+		if err != nil {
+			stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), StopMargin)
+			defer cancel()
+			_ = a.lifecycle.stop(stopCtx)
+		}
+	}()
+	if err := a.open(ctx); err != nil {
+		return nil, err
+	}
+	if err := a.wire(); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// open reaches for what is outside of the process.
+func (a *App) open(ctx context.Context) (err error) {
+	c := a.options.Config
+	if a.keyring, err = openKeyring(c); err != nil {
+		return err
+	}
+	dsn := c.DatabaseURL
+	if dsn == "" {
+		dsn = filepath.Join(c.DataDir, DatabaseFile)
+	}
+	if a.store, err = models.Open(ctx, models.Options{DSN: dsn, Logger: a.logger, StatementTimeout: databaseTimeout}); err != nil {
+		return fmt.Errorf("open database: %w", err)
+	}
+	a.lifecycle.onStop("database", func(context.Context) error { return a.store.Close() })
+	if err := a.store.Migrate(ctx); err != nil {
+		return fmt.Errorf("migrate: %w", err)
+	}
+	if err := a.store.EnsureBuiltinTypes(ctx, catalogue.Builtin()); err != nil {
+		return fmt.Errorf("write built-in event types: %w", err)
+	}
+	if err := a.ensureAdminKey(ctx); err != nil {
+		return err
+	}
+	if a.queue, err = queue.Open(ctx, queue.Options{RedisURL: c.RedisURL, Logger: a.logger}); err != nil {
+		return fmt.Errorf("open queue: %w", err)
+	}
+	a.lifecycle.onStop("queue", func(context.Context) error { return a.queue.Close() })
+	return nil
+}
+
+// ensureAdminKey makes the first platform key where there is none and none is configured.
+func (a *App) ensureAdminKey(ctx context.Context) error {
+	if a.options.Config.AdminAPIKey != "" || a.options.Role == RoleWorker {
+		return nil
+	}
+	key, prefix, hash := auth.NewKey()
+	made, err := a.store.CreateFirstAPIKey(ctx, &models.APIKey{
+		ID: models.NewID(models.PrefixAPIKey), Name: "admin", Scopes: models.StringList{string(models.ScopeAdmin)},
+		Prefix: prefix, Hash: hash,
+	})
+	if err != nil {
+		return fmt.Errorf("create admin key: %w", err)
+	}
+	if made {
+		a.adminKey = key
+	}
+	return nil
+}
+
+// wire makes the parts and hands each its neighbours.
+func (a *App) wire() (err error) {
+	c := a.options.Config
+	a.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	adminKey := c.AdminAPIKey
+	if adminKey == "" {
+		adminKey = a.options.SessionKey
+	}
+	a.auth, err = auth.New(auth.Options{
+		Store: a.store, Logger: a.logger, AdminKey: adminKey,
+		JWT: auth.JWTOptions{Secret: []byte(c.JWTSecret), JWKSURL: c.JWTJWKSURL, Issuer: c.JWTIssuer, Audience: c.JWTAudience},
+	})
+	if err != nil {
+		return &ConfigError{Problems: []string{err.Error()}}
+	}
+	a.sessions = newSessions(a.keyring, a.auth, a.now)
+	guard := egress.NewGuard(c.EgressAllow)
+	a.intake = intake.New(intake.Options{
+		Store: a.store, Queue: a.queue, Logger: a.logger, MaxEventBytes: c.MaxEventBytes, MaxBatch: c.MaxBatch,
+		IdempotencyWindow: c.IdempotencyWindow, CommitTimeout: databaseTimeout, Now: a.now,
+	})
+	if a.options.Role != RoleWorker {
+		a.control = control.New(control.Options{
+			Store: a.store, Keyring: a.keyring, Guard: guard, Queue: a.queue, Tester: a.intake, Logger: a.logger,
+			Catalogue: a.intake.Catalogue, KeysChanged: a.auth.Invalidate,
+			Defaults: control.Defaults{Timeout: c.AttemptTimeout, Schedule: c.RetrySchedule},
+		})
+		a.graph = graph.New(graph.Options{
+			Store: a.store, Intake: a.intake, Control: a.control, Logger: a.logger, DisableAfter: c.DisableAfter,
+			// A full batch of the largest events, and what is around them (E3).
+			Limits: graph.Limits{BodyBytes: int64(c.MaxBatch)*int64(c.MaxEventBytes) + 1<<20},
+		})
+	}
+	if a.options.Role != RoleAPI {
+		client := egress.NewClient(egress.Options{Guard: guard, KeepBytes: c.KeepResponseBytes})
+		a.worker, err = worker.New(worker.Options{
+			Store: a.store, Keyring: a.keyring, Client: client, Queue: a.queue, Logger: a.logger, Registerer: a.metrics, Version: a.options.Version,
+			Timeout: c.AttemptTimeout, Schedule: c.RetrySchedule, Concurrency: c.WorkerConcurrency, WebhookShare: c.WebhookShare,
+			RetryAfterMax: c.RetryAfterMax,
+		})
+		if err != nil {
+			return fmt.Errorf("make worker: %w", err)
+		}
+		a.reconciler = queue.NewReconciler(a.queue, a.store, queue.ReconcilerOptions{Interval: c.ReconcileInterval, Logger: a.logger})
+	}
+	return nil
+}
+
+// Start begins to serve. The listener comes last, so that nothing is accepted before it can be
+// kept.
+func (a *App) Start(ctx context.Context) error {
+	if err := a.start(ctx); err != nil {
+		stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), StopMargin)
+		defer cancel()
+		return errors.Join(err, a.lifecycle.stop(stopCtx))
+	}
+	return nil
+}
+
+func (a *App) start(ctx context.Context) (err error) {
+	c := a.options.Config
+	a.lifecycle.run("authentication", a.auth.Run)
+	a.lifecycle.run("configuration watch", a.watch)
+	if a.worker != nil {
+		a.worker.Start()
+		a.lifecycle.onStop("worker", a.worker.Stop)
+		server := queue.NewServer(a.queue, queue.ServerOptions{
+			// More bundles than attempts: those that wait for a slot cost a goroutine, no more.
+			Concurrency: c.WorkerConcurrency + 64, Handler: a.worker.Handle, Logger: a.logger, ShutdownTimeout: c.ShutdownGrace,
+		})
+		if err := server.Start(); err != nil {
+			return fmt.Errorf("start queue server: %w", err)
+		}
+		a.lifecycle.onStop("queue server", func(context.Context) error { server.Stop(); return nil })
+		a.lifecycle.run("reconciler", a.reconciler.Run)
+	}
+	a.intake.Start()
+	a.lifecycle.onStop("intake", a.intake.Stop)
+	if c.AdminListenAddr != "" {
+		mux := http.NewServeMux()
+		a.operatorRoutes(mux)
+		if _, err := a.listen(ctx, "operators'", c.AdminListenAddr, secured(mux)); err != nil {
+			return err
+		}
+	}
+	if a.addr, err = a.listen(ctx, "HTTP", c.ListenAddr, a.routes()); err != nil {
+		return err
+	}
+	a.logger.InfoContext(ctx, "serving", "role", string(a.options.Role), "address", a.addr.String(), "database", a.store.Dialect(),
+		"queue", map[bool]string{true: "in-process", false: "redis"}[a.queue.Embedded()], "version", a.options.Version)
+	return nil
+}
+
+// Stop ends everything in order, within ctx: the listener first, what is in flight is finished,
+// what cannot be finished is handed back.
+func (a *App) Stop(ctx context.Context) error { return a.lifecycle.stop(ctx) }
+
+// Addr is where the process listens, once Start returned.
+func (a *App) Addr() net.Addr { return a.addr }
+
+// Faults gives the first part that ended by itself; the process should stop then.
+func (a *App) Faults() <-chan error { return a.faults }
+
+// NewAdminKey is the key that this start made, to be shown once; "" where there was one already.
+func (a *App) NewAdminKey() string { return a.adminKey }
+
+// Keyring opens what the process sealed; for commands that run inside it.
+func (a *App) Keyring() *signing.Keyring { return a.keyring }
+
+// Control is what callers may change, for commands that run inside the process.
+func (a *App) Control() *control.Control { return a.control }
+
+// Intake takes events in, for commands that run inside the process.
+func (a *App) Intake() *intake.Intake { return a.intake }
+
+// Store is the database, for commands that run inside the process.
+func (a *App) Store() *models.Store { return a.store }
+
+// LoginLink is the path of a one-time login with the process's own key.
+func (a *App) LoginLink() string { return "/login#token=" + a.sessions.link(a.options.SessionKey) }

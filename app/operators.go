@@ -1,0 +1,153 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/hibiken/asynqmon"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/intervengine/webhooks/auth"
+	"github.com/intervengine/webhooks/models"
+	"github.com/intervengine/webhooks/queue"
+)
+
+const (
+	queueUIPath  = "/asynq"
+	metricsPath  = "/metrics"
+	probeTimeout = 2 * time.Second
+)
+
+// operatorsPath reports whether path is one that only operators may see.
+func operatorsPath(path string) bool {
+	return path == metricsPath || path == queueUIPath || strings.HasPrefix(path, queueUIPath+"/")
+}
+
+// operatorRoutes mounts the pages of those who run the server.
+func (a *App) operatorRoutes(mux *http.ServeMux) {
+	mux.Handle(metricsPath, a.operatorsOnly(promhttp.HandlerFor(a.metrics, promhttp.HandlerOpts{
+		ErrorHandling: promhttp.ContinueOnError, Registry: a.metrics,
+	})))
+	if a.options.Role == RoleWorker {
+		return
+	}
+	ui := asynqmon.New(asynqmon.Options{
+		RootPath:         queueUIPath,
+		RedisConnOpt:     a.queue.ConnOpt(),
+		ReadOnly:         !a.options.Config.AsynqUIWrite,
+		PayloadFormatter: asynqmon.PayloadFormatterFunc(queue.FormatPayload),
+		ResultFormatter:  asynqmon.ResultFormatterFunc(func(string, []byte) string { return "" }),
+	})
+	a.lifecycle.onStop("queue UI", func(context.Context) error { return ui.Close() })
+	page := a.operatorsOnly(queueUI(ui))
+	mux.Handle(queueUIPath+"/", page)
+	mux.Handle(queueUIPath, http.RedirectHandler(queueUIPath+"/", http.StatusMovedPermanently))
+}
+
+// queueUI relaxes the policy of pages for the queue's web UI, whose page carries a script of its
+// own; nothing may be loaded from elsewhere all the same.
+func queueUI(ui http.Handler) http.Handler {
+	const policy = "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; " +
+		"font-src 'self' data:; connect-src 'self'; object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Security-Policy", policy)
+		w.Header().Set("Cache-Control", "no-store")
+		ui.ServeHTTP(w, r)
+	})
+}
+
+// operatorsOnly lets through who has the scope ADMIN: by the Authorization header (Bearer, or
+// Basic with the key as the password, as a browser asks for it) or by a session. A browser
+// without either is shown the login form.
+func (a *App) operatorsOnly(next http.Handler) http.Handler {
+	check := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p, err := a.auth.Authenticate(auth.WithRemoteAddr(r.Context(), r.RemoteAddr), r.Header.Get("Authorization"))
+		var limited *auth.RateLimitedError
+		var away *models.UnavailableError
+		switch {
+		case err == nil && p.Has(models.ScopeAdmin):
+			r.Header.Del("Authorization")
+			next.ServeHTTP(w, r)
+		case err == nil:
+			http.Error(w, "this page needs a key with the scope ADMIN", http.StatusForbidden)
+		case errors.As(err, &limited):
+			http.Error(w, err.Error(), http.StatusTooManyRequests)
+		case errors.As(err, &away):
+			http.Error(w, "the key could not be checked: the database is unavailable", http.StatusServiceUnavailable)
+		case a.graph != nil && strings.Contains(r.Header.Get("Accept"), "text/html"):
+			writeLoginPage(w, http.StatusUnauthorized, nextPath(r.URL.RequestURI()), "")
+		default:
+			w.Header().Set("WWW-Authenticate", `Basic realm="Intervengine Webhooks: any name, an ADMIN API key as the password"`)
+			http.Error(w, "an API key with the scope ADMIN is needed", http.StatusUnauthorized)
+		}
+	})
+	return a.sessions.attach(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, password, ok := r.BasicAuth(); ok {
+			r = r.Clone(r.Context())
+			r.Header.Set("Authorization", "Bearer "+password)
+		}
+		check.ServeHTTP(w, r)
+	}))
+}
+
+// healthz says that the process runs; it asks nothing else.
+func (a *App) healthz(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, http.StatusOK, map[string]string{"status": "ok", "version": a.options.Version})
+}
+
+// part is the state of one thing that the process depends on.
+type part struct {
+	Status string `json:"status"` // ok, degraded or unavailable
+	Detail string `json:"detail,omitempty"`
+}
+
+// readyz says whether requests can be served, and names each part. A queue that is away degrades
+// the process only: events are accepted, and the reconciler catches up.
+func (a *App) readyz(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), probeTimeout)
+	defer cancel()
+	parts := map[string]part{"database": {Status: "ok"}, "queue": {Status: "ok"}, "migrations": {Status: "ok"}}
+	status, code := "ready", http.StatusOK
+	// Details stay general: who asks is not known, and drivers name hosts and users.
+	if err := a.store.Ping(ctx); err != nil {
+		parts["database"] = part{"unavailable", "the database does not answer"}
+		parts["migrations"] = part{"unavailable", "not known while the database does not answer"}
+		status, code = "unavailable", http.StatusServiceUnavailable
+	} else if err := a.store.CheckMigrated(ctx); err != nil {
+		parts["migrations"] = part{"unavailable", "the schema is not the one that this version needs; run migrate"}
+		status, code = "unavailable", http.StatusServiceUnavailable
+	}
+	if err := a.queue.Ping(ctx); err != nil {
+		parts["queue"] = part{"degraded", "the queue does not answer; deliveries start when the reconciler reaches it"}
+		if code == http.StatusOK {
+			status = "degraded"
+		}
+	}
+	if a.worker != nil {
+		parts["worker"] = part{Status: "ok"}
+	}
+	if a.reconciler != nil {
+		parts["reconciler"] = a.reconcilerPart()
+	}
+	writeJSON(w, code, map[string]any{"status": status, "parts": parts, "version": a.options.Version})
+}
+
+// reconcilerPart says how long ago any process is known to have reconciled.
+func (a *App) reconcilerPart() part {
+	asked := a.reconciler.Stats().LastAsked
+	if late := 3*a.options.Config.ReconcileInterval + probeTimeout; !asked.IsZero() && a.now().Sub(asked) > late {
+		return part{"degraded", "has not run since " + models.FormatTime(asked)}
+	}
+	return part{Status: "ok"}
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v)
+}

@@ -1,0 +1,46 @@
+package worker
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/intervengine/webhooks/egress"
+	"github.com/intervengine/webhooks/models"
+)
+
+// metrics counts attempts. No label names a tenant, a webhook or a URL: their number has no bound.
+type metrics struct {
+	attempts *prometheus.CounterVec
+	duration prometheus.Histogram
+	latency  prometheus.Histogram
+}
+
+func newMetrics(r prometheus.Registerer) (*metrics, error) {
+	m := &metrics{
+		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "webhooks_attempts_total", Help: "Attempts that ended, by outcome.",
+		}, []string{"outcome"}),
+		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "webhooks_attempt_duration_seconds", Help: "How long attempts took, body included.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 2, 16),
+		}),
+		latency: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "webhooks_emit_to_receipt_seconds", Help: "From an event's commit to the answer of its first attempt, where that succeeded.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 2, 16),
+		}),
+	}
+	for _, c := range []prometheus.Collector{m.attempts, m.duration, m.latency} {
+		if err := r.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+func (m *metrics) observe(c *models.Claim, result egress.Result) {
+	m.attempts.WithLabelValues(string(result.Outcome)).Inc()
+	m.duration.Observe(result.Timing.Total.Seconds())
+	if c.Number == 1 && c.Trigger == models.TriggerAutomatic && result.Outcome == egress.Success {
+		// By the database's clock where the claim was made, by our own from there on.
+		m.latency.Observe((c.ClaimedAt.Sub(c.CreatedAt) + result.Timing.Total).Seconds())
+	}
+}

@@ -1,0 +1,48 @@
+package worker
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/intervengine/webhooks/egress"
+	"github.com/intervengine/webhooks/models"
+)
+
+// What a receiver may say in the response header webhook-delivery.
+const (
+	sayDisable = "disable"
+	sayAbort   = "abort-message"
+)
+
+// decide says what an attempt's result means for its delivery.
+func decide(c *models.Claim, r *receiver, result egress.Result, retryAfterMax time.Duration) (models.Disposition, models.WebhookEffect) {
+	said := strings.ToLower(strings.TrimSpace(result.WebhookDelivery))
+	gone := result.Status == http.StatusGone || said == sayDisable
+	effect := models.EffectNone
+	if gone {
+		effect = models.EffectGone
+	}
+	switch {
+	case result.Outcome == egress.Success:
+		return models.Succeeded(), effect
+	case gone:
+		return models.Ended(models.DeliveryCancelled, models.ReasonGone, "The receiver said that it is gone; its webhook was disabled."), effect
+	case said == sayAbort:
+		return models.Ended(models.DeliveryCancelled, models.ReasonAbortedByReceiver, "The receiver asked for this delivery to be given up."), effect
+	case c.Trigger == models.TriggerTest:
+		return models.Ended(models.DeliveryFailed, models.ReasonRetriesExhausted, "A test is attempted once."), effect
+	}
+	delay, more := retryDelay(r.schedule, c.ScheduleStep)
+	if !more {
+		return models.Ended(models.DeliveryFailed, models.ReasonRetriesExhausted,
+			fmt.Sprintf("All %d attempts of the retry schedule failed.", len(r.schedule)+1)), effect
+	}
+	if result.Status == http.StatusTooManyRequests || result.Status == http.StatusServiceUnavailable {
+		if asked, ok := egress.ParseRetryAfter(result.RetryAfter, result.EndedAt, retryAfterMax); ok {
+			delay = asked
+		}
+	}
+	return models.RetryAfter(delay), effect
+}

@@ -1,0 +1,227 @@
+// Package worker turns due deliveries into signed requests and writes down what came of them.
+//
+// It hides how a delivery is attempted exactly when it may be. A task names deliveries; the
+// worker first makes room, then claims them in one statement that checks everything (due, open,
+// webhook active, nobody else's), attempts those it got at once and concurrently, and records
+// each outcome together with the outcomes of its neighbours in one transaction. What it may not
+// send now (its webhook holds too many slots, is too fast, or its circuit is open) goes back
+// unstarted, with a later due time, and costs no attempt.
+//
+// Invariants: a claimed attempt starts within startWithin or is given back, so that a pause or a
+// deletion that waited for claims to settle can promise that nothing starts later; an attempt
+// that was made is recorded, however long the database is away, as long as the process lives.
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/intervengine/webhooks/batch"
+	"github.com/intervengine/webhooks/egress"
+	"github.com/intervengine/webhooks/models"
+	"github.com/intervengine/webhooks/queue"
+	"github.com/intervengine/webhooks/signing"
+)
+
+const (
+	// startWithin is how soon after its claim an attempt must start. Mutations that stop a webhook
+	// wait for claims younger than a second, so it must stay below that.
+	startWithin = 900 * time.Millisecond
+	// lease is how long a claim stands without being extended. A worker that dies is noticed after
+	// it, so it bounds how late the next attempt is.
+	lease = 30 * time.Second
+	// extendEvery is how often the claims of attempts that are still running are extended.
+	extendEvery = 10 * time.Second
+	// handBackWithin bounds the last recording of a stopping worker.
+	handBackWithin = 4 * time.Second
+)
+
+// Enqueuer puts deliveries on the queue without waiting. It may drop them: the reconciler repairs.
+type Enqueuer interface {
+	EnqueueAsync(items []queue.Item)
+}
+
+// Options is what New needs; all fields are required.
+type Options struct {
+	Store      *models.Store
+	Keyring    *signing.Keyring
+	Client     *egress.Client
+	Queue      Enqueuer
+	Logger     *slog.Logger
+	Registerer prometheus.Registerer
+	// Version goes into the user agent.
+	Version string
+	// Timeout and Schedule are those of webhooks that have none of their own.
+	Timeout  time.Duration
+	Schedule []time.Duration
+	// Concurrency is how many attempts run at once; WebhookShare what part of them one webhook may hold.
+	Concurrency  int
+	WebhookShare float64
+	// RetryAfterMax caps a receiver's Retry-After.
+	RetryAfterMax time.Duration
+}
+
+// errStopping sends a task back to the queue: another worker, or the next start, takes it.
+var errStopping = errors.New("worker is stopping")
+
+// Worker attempts deliveries. It is safe for concurrent use between Start and Stop.
+type Worker struct {
+	opt       Options
+	receivers *receivers
+	room      *semaphore.Weighted
+	share     *share
+	claimer   *batch.Committer[string, *models.Claim]
+	recorder  *batch.Committer[models.AttemptRecord, models.Recorded]
+	releaser  *batch.Committer[models.Release, models.Recorded]
+	running   *inFlight
+	metrics   *metrics
+
+	// attempts is the life of the attempts themselves: it outlasts the tasks that began them and
+	// ends only when a stop runs out of grace.
+	attempts context.Context
+	abort    context.CancelFunc
+	extender sync.WaitGroup
+	stopping chan struct{}
+	stopOnce sync.Once
+}
+
+// New makes a Worker; Start must be called before Handle.
+func New(opt Options) (*Worker, error) {
+	m, err := newMetrics(opt.Registerer)
+	if err != nil {
+		return nil, fmt.Errorf("register metrics: %w", err)
+	}
+	w := &Worker{
+		opt: opt,
+		receivers: &receivers{
+			store: opt.Store, keyring: opt.Keyring, timeout: opt.Timeout, schedule: opt.Schedule, byID: map[string]*receiver{},
+		},
+		room:     semaphore.NewWeighted(int64(opt.Concurrency)),
+		share:    newShare(int(float64(opt.Concurrency)*opt.WebhookShare), time.Now),
+		running:  newInFlight(),
+		metrics:  m,
+		stopping: make(chan struct{}),
+	}
+	w.attempts, w.abort = context.WithCancel(context.Background())
+	w.claimer = batch.New(batch.Options[string, *models.Claim]{Flush: w.claim})
+	w.recorder = batch.New(batch.Options[models.AttemptRecord, models.Recorded]{Flush: w.record})
+	w.releaser = batch.New(batch.Options[models.Release, models.Recorded]{Flush: w.release})
+	return w, nil
+}
+
+// Start begins to claim, record and extend for Handle.
+func (w *Worker) Start() {
+	w.claimer.Start()
+	w.recorder.Start()
+	w.releaser.Start()
+	w.extender.Go(w.extend)
+}
+
+// Stop ends the worker after its tasks were stopped: attempts that still run are cut off and
+// handed back, and what came of the others is written down.
+func (w *Worker) Stop(ctx context.Context) error {
+	w.abort()
+	// Every slot back means that every attempt has ended and was recorded or handed back.
+	err := w.room.Acquire(ctx, int64(w.opt.Concurrency))
+	w.stopOnce.Do(func() { close(w.stopping) })
+	w.extender.Wait()
+	return errors.Join(err, w.claimer.Stop(ctx), w.recorder.Stop(ctx), w.releaser.Stop(ctx))
+}
+
+// Handle attempts the deliveries that ids name, as far as they are due, and returns when all that
+// it attempted is recorded. An error means a fault of ours: the task will come again.
+func (w *Worker) Handle(ctx context.Context, ids []string) error {
+	// Room before the claim: what is claimed must start at once.
+	for len(ids) > w.opt.Concurrency {
+		if err := w.Handle(ctx, ids[:w.opt.Concurrency]); err != nil {
+			return err
+		}
+		ids = ids[w.opt.Concurrency:]
+	}
+	if err := w.room.Acquire(ctx, int64(len(ids))); err != nil {
+		return fmt.Errorf("wait for room: %w", err)
+	}
+	if w.attempts.Err() != nil {
+		w.room.Release(int64(len(ids)))
+		return errStopping
+	}
+	claimed := time.Now()
+	claims, err := w.claimAll(ctx, ids)
+	w.room.Release(int64(len(ids) - len(claims)))
+	var all sync.WaitGroup
+	for _, c := range claims {
+		all.Go(func() {
+			defer w.room.Release(1)
+			w.deliver(c, claimed)
+		})
+	}
+	all.Wait()
+	return err
+}
+
+// claimAll claims each id together with whatever other tasks are claiming at the moment.
+func (w *Worker) claimAll(ctx context.Context, ids []string) ([]*models.Claim, error) {
+	type answer struct {
+		claim *models.Claim
+		err   error
+	}
+	answers := make(chan answer, len(ids))
+	var errs error
+	waiting := 0
+	for _, id := range ids {
+		if err := w.claimer.Submit(id, func(c *models.Claim, err error) { answers <- answer{c, err} }); err != nil {
+			errs = err
+			continue
+		}
+		waiting++
+	}
+	claims := make([]*models.Claim, 0, waiting)
+	for range waiting {
+		a := <-answers
+		switch {
+		case a.err != nil:
+			errs = a.err
+		case a.claim != nil:
+			claims = append(claims, a.claim)
+		}
+	}
+	if errs != nil {
+		w.opt.Logger.WarnContext(ctx, "deliveries not claimed, the task will come again", "error", errs)
+		errs = fmt.Errorf("claim: %w", errs)
+	}
+	return claims, errs
+}
+
+// claim is the claimer's flush: one statement for the ids of many tasks.
+func (w *Worker) claim(ctx context.Context, ids []string) ([]batch.Result[*models.Claim], error) {
+	claims, err := w.opt.Store.Claim(ctx, ids, uuid.NewString(), lease)
+	if err != nil {
+		return nil, err
+	}
+	byID := make(map[string]*models.Claim, len(claims.Claimed))
+	for n := range claims.Claimed {
+		byID[claims.Claimed[n].DeliveryID] = &claims.Claimed[n]
+	}
+	results := make([]batch.Result[*models.Claim], len(ids))
+	for n, id := range ids {
+		results[n].Value = byID[id]
+		// The same id twice in a batch is one attempt.
+		delete(byID, id)
+	}
+	if len(claims.Later) > 0 {
+		later := make([]queue.Item, len(claims.Later))
+		for n, l := range claims.Later {
+			later[n] = queue.Item{DeliveryID: l.DeliveryID, Attempt: l.AttemptCount + 1, At: l.NextAttemptAt}
+		}
+		w.opt.Queue.EnqueueAsync(later)
+	}
+	return results, nil
+}
