@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/intervengine/webhooks/models"
@@ -59,6 +60,7 @@ type subscription struct {
 	position int
 	webhook  *models.Webhook
 	rule     rule
+	compiled atomic.Pointer[compiledRule] // nil until the first event
 }
 
 // Index prepares webhooks for matching. Deleted ones are left out.
@@ -92,10 +94,15 @@ func (ix *Index) Match(ev Event) []Match {
 	if len(subs) == 0 {
 		return nil
 	}
-	s := newSubject(ev)
+	s := NewSubject(ev)
 	matches := make([]Match, len(subs))
 	for i, sub := range subs {
-		matches[i] = Match{Webhook: sub.webhook, Decision: ix.catalogue.decide(&sub.rule, s)}
+		compiled := sub.compiled.Load()
+		if compiled == nil {
+			compiled = ix.catalogue.compile(&sub.rule)
+			sub.compiled.Store(compiled)
+		}
+		matches[i] = Match{Webhook: sub.webhook, Decision: decide(&sub.rule, compiled, s)}
 	}
 	return matches
 }
@@ -129,29 +136,65 @@ type rule struct {
 	filter       *string
 	payloadQuery *string
 	status       models.WebhookStatus
-	deleted      bool
 }
 
 func ruleOf(w *models.Webhook) rule {
 	return rule{patterns: w.EventTypes, filter: w.Filter, payloadQuery: w.PayloadQuery, status: w.Status}
 }
 
-// subject is an event while it is matched.
-type subject struct{ event Event }
-
-func newSubject(ev Event) *subject { return &subject{event: ev} }
-
 // decide gives the verdict for a rule that is subscribed.
-func (c *Catalogue) decide(r *rule, _ *subject) Decision {
-	if r.filter != nil || r.payloadQuery != nil {
-		return Decision{Verdict: FilterError, Detail: "Filters and payload queries are not offered yet."}
+func decide(r *rule, compiled *compiledRule, s *Subject) Decision {
+	if compiled.broken != "" {
+		return Decision{Verdict: FilterError, Detail: compiled.broken}
 	}
+	if compiled.filter != nil {
+		pass, detail, err := compiled.filter.Pass(s)
+		if err != nil {
+			return Decision{Verdict: FilterError, Detail: "The filter failed: " + err.Error() + "."}
+		}
+		if !pass {
+			return Decision{Verdict: FilteredOut, Detail: detail}
+		}
+	}
+	d := Decision{Verdict: Matched}
 	switch r.status {
 	case models.WebhookDisabled:
-		return Decision{Verdict: Disabled, Detail: "The webhook was disabled."}
+		d = Decision{Verdict: Disabled, Detail: "The webhook was disabled when the event came."}
 	case models.WebhookPaused:
-		return Decision{Verdict: Paused, Detail: "The webhook was paused."}
+		d = Decision{Verdict: Paused, Detail: "The webhook was paused when the event came."}
 	case models.WebhookActive:
 	}
-	return Decision{Verdict: Matched}
+	if compiled.shape != nil {
+		text, err := s.body(compiled.shape)
+		if err != nil {
+			return Decision{Verdict: FilterError, Detail: "The payload query failed: " + err.Error() + "."}
+		}
+		d.Body = &text
+	}
+	return d
+}
+
+// Decide gives the verdict of one webhook, saved or not, as it is now.
+func (c *Catalogue) Decide(w *models.Webhook, s *Subject) Decision {
+	r := ruleOf(w)
+	if !MatchPatterns(r.patterns, s.event.Type) {
+		return notSubscribed(s.event.Type)
+	}
+	return decide(&r, c.compile(&r), s)
+}
+
+// Explain gives the verdict that a revision of a webhook gave for an event when it was in force.
+// It is what the revision says, whatever the schemas have become since. One thing it cannot know:
+// that a schema was forced and broke the filter or the payload query before the event came. Such an
+// event has a delivery that is SKIPPED with FILTER_ERROR, which then is the truth.
+func (c *Catalogue) Explain(rev models.Revision, s *Subject) Decision {
+	r := rule{patterns: rev.EventTypes, filter: rev.Filter, payloadQuery: rev.PayloadQuery, status: rev.Status}
+	if rev.Deleted || !MatchPatterns(r.patterns, s.event.Type) {
+		return notSubscribed(s.event.Type)
+	}
+	return decide(&r, c.compilePast(&r), s)
+}
+
+func notSubscribed(eventType string) Decision {
+	return Decision{Verdict: NotSubscribed, Detail: "The webhook was not subscribed to " + eventType + "."}
 }

@@ -127,7 +127,13 @@ func nearest(name string, candidates []string) string {
 	if len(name) > longest {
 		return ""
 	}
-	best, bestDistance := "", 1+max(1, len(name)/3)
+	// Two edits are an exchange of neighbours, the most usual mistake; in a word of three letters
+	// they would leave next to nothing.
+	most := max(2, len(name)/3)
+	if len(name) <= 3 {
+		most = 1
+	}
+	best, bestDistance := "", most+1
 	for _, candidate := range candidates {
 		if len(candidate) > longest {
 			continue
