@@ -253,20 +253,19 @@ func TestOneReadForManyCallers(t *testing.T) {
 		m.set(func(m *memory) { m.slow = time.Second })
 		impatient, cancel := context.WithCancel(t.Context())
 		var calls sync.WaitGroup
-		calls.Go(func() {
-			_, err := a.Authenticate(impatient, header)
-			require.ErrorIs(t, err, context.Canceled)
-		})
+		errs := make([]error, 100)
+		calls.Go(func() { _, errs[0] = a.Authenticate(impatient, header) })
 		synctest.Wait()
-		for range 100 {
-			calls.Go(func() {
-				_, err := a.Authenticate(t.Context(), header)
-				require.NoError(t, err, "the first caller's leaving is not the others'")
-			})
+		for i := 1; i < len(errs); i++ {
+			calls.Go(func() { _, errs[i] = a.Authenticate(t.Context(), header) })
 		}
 		synctest.Wait()
 		cancel()
 		calls.Wait()
+		require.ErrorIs(t, errs[0], context.Canceled)
+		for _, err := range errs[1:] {
+			require.NoError(t, err, "the first caller's leaving is not the others'")
+		}
 		require.Equal(t, 1, m.readCount())
 	})
 }
