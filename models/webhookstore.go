@@ -34,13 +34,13 @@ func (s *Store) CreateWebhook(ctx context.Context, w *Webhook) error {
 		if err := tx.Create(w).Error; err != nil {
 			return err
 		}
-		return tx.Create(w.snapshot()).Error
+		return tx.Create(revisionOf(w)).Error
 	})
 	return s.conflicting(ctx, w, err)
 }
 
-// snapshot is the revision that w's current state is.
-func (w *Webhook) snapshot() *Revision {
+// revisionOf is the revision that w's current state is.
+func revisionOf(w *Webhook) *Revision {
 	return &Revision{
 		WebhookID: w.ID, Revision: w.Revision, Epoch: w.Epoch, Tenant: w.Tenant, EventTypes: w.EventTypes,
 		Filter: w.Filter, PayloadQuery: w.PayloadQuery, Status: w.Status, StatusReason: w.StatusReason,
@@ -138,7 +138,7 @@ func (s *Store) changeWebhook(ctx context.Context, reach Reach, id string,
 		if err := tx.Model(&Webhook{}).Where("id = ?", id).Select("*").UpdateColumns(&w).Error; err != nil {
 			return err
 		}
-		return tx.Create(w.snapshot()).Error
+		return tx.Create(revisionOf(&w)).Error
 	})
 	switch {
 	case errors.Is(err, errUnchanged):
