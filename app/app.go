@@ -124,6 +124,9 @@ func (a *App) open(ctx context.Context) (err error) {
 	if err := a.store.Migrate(ctx); err != nil {
 		return fmt.Errorf("migrate: %w", err)
 	}
+	if err := a.store.ForfeitClaims(ctx); err != nil {
+		return fmt.Errorf("end claims of an earlier process: %w", err)
+	}
 	if err := a.store.EnsureBuiltinTypes(ctx, catalogue.Builtin()); err != nil {
 		return fmt.Errorf("write built-in event types: %w", err)
 	}

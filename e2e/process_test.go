@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -203,4 +204,15 @@ func freeAddr(t testing.TB) string {
 	require.NoError(t, err)
 	defer func() { _ = listener.Close() }()
 	return listener.Addr().String()
+}
+
+// eventID reads data.emitEvent.event.id, "" where there is none.
+func eventID(data json.RawMessage) string {
+	var out struct {
+		EmitEvent *struct{ Event *struct{ ID string } }
+	}
+	if json.Unmarshal(data, &out) != nil || out.EmitEvent == nil || out.EmitEvent.Event == nil {
+		return ""
+	}
+	return out.EmitEvent.Event.ID
 }

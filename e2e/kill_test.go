@@ -1,0 +1,147 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/intervengine/webhooks/app/apptest"
+	"github.com/intervengine/webhooks/worker/receivertest"
+)
+
+// emitters calls emitEvent from several callers until told to stop, and remembers what was
+// answered without an error.
+type emitters struct {
+	mu       sync.Mutex
+	accepted []string
+	failed   int
+}
+
+func (e *emitters) run(ctx context.Context, api *apptest.Client, callers int) {
+	var all sync.WaitGroup
+	for caller := range callers {
+		all.Go(func() {
+			for n := 0; ctx.Err() == nil; n++ {
+				a, err := api.Post(ctx, `mutation($data: JSON!, $key: String!) { emitEvent(input: {eventType: "message.sent", data: $data, idempotencyKey: $key}) { event { id } } }`,
+					map[string]any{"data": map[string]any{"caller": caller, "n": n}, "key": fmt.Sprintf("%p-%d-%d", ctx, caller, n)})
+				id := ""
+				if err == nil && len(a.Errors) == 0 {
+					id = eventID(a.Data)
+				}
+				e.mu.Lock()
+				if id != "" {
+					e.accepted = append(e.accepted, id)
+				} else {
+					e.failed++
+				}
+				e.mu.Unlock()
+				if err != nil {
+					return // the server is gone: this caller's next try is in the next round
+				}
+			}
+		})
+	}
+	all.Wait()
+}
+
+// E1, and faults 1, 2, 3 and 5: whatever was answered is delivered, though every process is killed
+// at a random moment, again and again.
+func TestE1_NothingAcceptedIsLostWhenEverythingIsKilled(t *testing.T) {
+	t.Parallel()
+	const rounds = 20
+	apptest.Each(t, func(t *testing.T, stack apptest.Stack) {
+		receiver := receivertest.New(t)
+		env := apptest.Environment(t, stack)
+		env["LISTEN_ADDR"] = freeAddr(t)
+		env["RECONCILE_INTERVAL"] = "1s"
+		env["RETRY_SCHEDULE"] = "200ms,200ms,200ms,200ms,200ms,200ms,200ms,200ms,200ms,200ms"
+		workerEnv := map[string]string{}
+		for name, value := range env {
+			workerEnv[name] = value
+		}
+		workerEnv["LISTEN_ADDR"] = "127.0.0.1:0"
+		boot := func() []*process {
+			if stack == apptest.Embedded {
+				return []*process{start(t, env, "serve")}
+			}
+			return []*process{start(t, env, "api"), start(t, workerEnv, "worker")}
+		}
+
+		processes := boot()
+		api := apptest.NewClient(processes[0].url(), env["ADMIN_API_KEY"])
+		var created struct {
+			CreateWebhook struct {
+				SecretKey  string
+				UserErrors []struct{ Message string }
+			}
+		}
+		api.Query(t, `mutation($url: URL!) { createWebhook(input: {name: "all", targetUrl: $url, eventTypes: ["*"]}) { secretKey userErrors { message } } }`,
+			map[string]any{"url": receiver.URL()}, &created)
+		require.Empty(t, created.CreateWebhook.UserErrors)
+		receiver.Secret(created.CreateWebhook.SecretKey)
+
+		var emitted emitters
+		for range rounds {
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				emitted.run(ctx, api, 8)
+			}()
+			// The moment is random on purpose: that is what is tested, not waited for.
+			select {
+			case <-time.After(time.Duration(rand.Int64N(int64(150 * time.Millisecond)))):
+			case <-t.Context().Done():
+			}
+			for _, n := range rand.Perm(len(processes)) {
+				processes[n].kill()
+			}
+			cancel()
+			<-done
+			processes = boot()
+			for _, p := range processes {
+				p.url()
+			}
+		}
+
+		emitted.mu.Lock()
+		accepted := emitted.accepted
+		emitted.mu.Unlock()
+		require.NotEmpty(t, accepted)
+		t.Logf("%d events were accepted over %d kills, %d calls failed", len(accepted), rounds, emitted.failed)
+		// What was claimed when its worker was killed comes again within a minute (D11).
+		apptest.EventuallyWithin(t, 90*time.Second, func() (bool, string) {
+			got := map[string]bool{}
+			for _, r := range receiver.Requests() {
+				// A sender that is killed may leave half a request behind; that is not a delivery.
+				if r.BodyErr == nil {
+					got[r.ID()] = true
+				}
+			}
+			missing := slices.DeleteFunc(slices.Clone(accepted), func(id string) bool { return got[id] })
+			return len(missing) == 0, fmt.Sprintf("%d of %d accepted events have not come: %v", len(missing), len(accepted), missing[:min(len(missing), 5)])
+		})
+		for _, r := range receiver.Requests() {
+			if r.BodyErr == nil {
+				require.NoError(t, r.SignatureErr)
+			}
+		}
+		// And the history ends well: nothing is open, nothing failed.
+		apptest.Eventually(t, func() (bool, string) {
+			var out struct {
+				Deliveries struct{ Nodes []struct{ ID, Status string } }
+			}
+			api.Query(t, `{ deliveries(first: 100, filter: {statuses: [PENDING, RETRYING, HELD, FAILED, CANCELLED, SKIPPED]}) { nodes { id status } } }`, nil, &out)
+			return len(out.Deliveries.Nodes) == 0, fmt.Sprint(out.Deliveries.Nodes)
+		})
+		for _, p := range processes {
+			p.stop()
+		}
+	})
+}
