@@ -45,11 +45,19 @@ func BenchmarkMatch(b *testing.B) {
 	text := func(s string) *string { return &s }
 	query := text(`subscription { event { ... on ParticipantCreated { participant { id email } } } }`)
 	for name, make := range map[string]func(i int) models.Webhook{
-		"no filter":        func(int) models.Webhook { return models.Webhook{EventTypes: models.StringList{"participant.*"}} },
-		"equal filters":    func(int) models.Webhook { return models.Webhook{EventTypes: models.StringList{"participant.created"}, Filter: text(`data.participant.locale == "en-GB"`)} },
-		"own filters":      func(i int) models.Webhook { return models.Webhook{EventTypes: models.StringList{"participant.created"}, Filter: text(fmt.Sprintf(`data.participant.id == "prt_%d"`, i))} },
-		"own long filters": func(i int) models.Webhook { return models.Webhook{EventTypes: models.StringList{"participant.created"}, Filter: text(fmt.Sprintf(`data.participant.locale == "en-GB" && has(data.participant.attributes.seats) && data.participant.attributes.seats > %d`, i))} },
-		"payload queries":  func(int) models.Webhook { return models.Webhook{EventTypes: models.StringList{"*"}, PayloadQuery: query} },
+		"no filter": func(int) models.Webhook { return models.Webhook{EventTypes: models.StringList{"participant.*"}} },
+		"equal filters": func(int) models.Webhook {
+			return models.Webhook{EventTypes: models.StringList{"participant.created"}, Filter: text(`data.participant.locale == "en-GB"`)}
+		},
+		"own filters": func(i int) models.Webhook {
+			return models.Webhook{EventTypes: models.StringList{"participant.created"}, Filter: text(fmt.Sprintf(`data.participant.id == "prt_%d"`, i))}
+		},
+		"own long filters": func(i int) models.Webhook {
+			return models.Webhook{EventTypes: models.StringList{"participant.created"}, Filter: text(fmt.Sprintf(`data.participant.locale == "en-GB" && has(data.participant.attributes.seats) && data.participant.attributes.seats > %d`, i))}
+		},
+		"payload queries": func(int) models.Webhook {
+			return models.Webhook{EventTypes: models.StringList{"*"}, PayloadQuery: query}
+		},
 	} {
 		b.Run(name, func(b *testing.B) {
 			c, err := catalogue.New(catalogue.Builtin())

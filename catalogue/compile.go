@@ -69,6 +69,7 @@ type filterCache struct {
 	programs cache[string, *compiledFilter]
 	checks   cache[checkKey, models.Problems]
 	envs     cache[[sha256.Size]byte, *checkEnv]
+	paths    cache[string, *path]
 }
 
 func newFilterCache() *filterCache { return &filterCache{} }
@@ -107,7 +108,7 @@ func (c *Catalogue) CompileFilter(source string, patterns []string) (*Filter, mo
 // dynamicFilter compiles a filter without regard to schemas.
 func (c *Catalogue) dynamicFilter(source string) (*Filter, models.Problems) {
 	compiled := c.filters.programs.get(source, maxCached, func() *compiledFilter {
-		f, problems := compileDynamic(source)
+		f, problems := c.filters.compileDynamic(source)
 		return &compiledFilter{f, problems}
 	})
 	return compiled.filter, slices.Clone(compiled.problems)

@@ -39,15 +39,16 @@ type Filter struct{ clauses []clause }
 
 // clause is one part of the chain.
 type clause struct {
-	program cel.Program
-	text    string // as it was written, spaces apart
-	denial  string // what is said when it is false
+	condition condition   // a simple one; nil: the program
+	program   cel.Program // nil where there is a condition
+	text      string      // as it was written, spaces apart
+	denial    string      // what is said when it is false
 	// bounded says that the work does not depend on data in a way that needs watching.
 	bounded bool
 }
 
 // compileDynamic compiles a filter without knowing the fields of data.
-func compileDynamic(source string) (*Filter, models.Problems) {
+func (c *filterCache) compileDynamic(source string) (*Filter, models.Problems) {
 	e, err := dynamicEnv()
 	if err != nil {
 		return nil, filterProblem("%s", err.Error())
@@ -59,11 +60,11 @@ func compileDynamic(source string) (*Filter, models.Problems) {
 	f := &Filter{}
 	native := checked.NativeRep()
 	for _, expr := range conjuncts(native.Expr(), nil) {
-		c, err := planClause(e, native, expr)
+		part, err := c.planClause(e, native, expr)
 		if err != nil {
 			return nil, filterProblem("%s", shorten(err.Error()))
 		}
-		f.clauses = append(f.clauses, c)
+		f.clauses = append(f.clauses, part)
 	}
 	return f, nil
 }
@@ -83,23 +84,26 @@ func conjuncts(expr ast.Expr, list []ast.Expr) []ast.Expr {
 	return append(list, expr)
 }
 
-func planClause(e *cel.Env, whole *ast.AST, expr ast.Expr) (clause, error) {
-	c := clause{bounded: isBounded(expr)}
+func (c *filterCache) planClause(e *cel.Env, whole *ast.AST, expr ast.Expr) (clause, error) {
+	part := clause{condition: c.simple(expr), bounded: isBounded(expr)}
 	text, err := parser.Unparse(expr, whole.SourceInfo())
 	if err != nil {
-		return c, fmt.Errorf("show clause: %w", err)
+		return part, fmt.Errorf("show clause: %w", err)
 	}
-	c.text = shorten(text)
-	c.denial = "The clause " + c.text + " was false."
-	part := ast.NewCheckedAST(ast.NewAST(expr, whole.SourceInfo()), whole.TypeMap(), whole.ReferenceMap())
+	part.text = shorten(text)
+	part.denial = "The clause " + part.text + " was false."
+	if part.condition != nil {
+		return part, nil
+	}
+	alone := ast.NewCheckedAST(ast.NewAST(expr, whole.SourceInfo()), whole.TypeMap(), whole.ReferenceMap())
 	opts := []cel.ProgramOption{cel.OptimizeRegex(boundedRegex()...)}
-	if !c.bounded {
+	if !part.bounded {
 		opts = append(opts, cel.CostTracking(deepCost{}), cel.CostLimit(maxFilterCost), cel.InterruptCheckFrequency(10))
 	}
-	if c.program, err = e.PlanProgram(part, opts...); err != nil {
-		return c, fmt.Errorf("plan clause: %w", err)
+	if part.program, err = e.PlanProgram(alone, opts...); err != nil {
+		return part, fmt.Errorf("plan clause: %w", err)
 	}
-	return c, nil
+	return part, nil
 }
 
 // isBounded reports whether evaluating the expression takes a time that its own length bounds,
@@ -206,12 +210,15 @@ func (f *Filter) Pass(s *Subject) (pass bool, detail string, err error) {
 	return failed == nil, "", failed
 }
 
-func (c *clause) eval(s *Subject, vars cel.Activation) (bool, error) {
+func (c *clause) eval(s *Subject, vars *variables) (bool, error) {
 	var out ref.Val
 	var err error
-	if c.bounded {
+	switch {
+	case c.condition != nil:
+		out, err = c.condition(s, vars)
+	case c.bounded:
 		out, _, err = c.program.Eval(vars)
-	} else {
+	default:
 		out, err = c.evalWatched(s, vars)
 	}
 	if err != nil {
@@ -224,7 +231,7 @@ func (c *clause) eval(s *Subject, vars cel.Activation) (bool, error) {
 	return bool(value), nil
 }
 
-func (c *clause) evalWatched(s *Subject, vars cel.Activation) (ref.Val, error) {
+func (c *clause) evalWatched(s *Subject, vars *variables) (ref.Val, error) {
 	left := min(maxFilterTime, maxMatchTime-s.spent)
 	if left <= 0 {
 		return nil, fmt.Errorf("the webhooks' filters together took longer than %s for this event", maxMatchTime)

@@ -143,11 +143,11 @@ func issueProblems(issues *cel.Issues, parsed *cel.Ast, data *form) models.Probl
 		}
 		p := models.Problem{Code: models.CodeInvalidFilter, Message: shorten(explainIssue(issue.Message, issue.ExprID, parsed, data))}
 		if line := issue.Location.Line(); line > 0 {
-			column := max(0, issue.Location.Column()) + 1
-			if undefinedField.MatchString(issue.Message) {
-				column++ // from the dot to the name
+			column := max(0, issue.Location.Column())
+			if m := undefinedField.FindStringSubmatch(issue.Message); m != nil && parsed != nil {
+				column = toName(parsed.Source(), line, column, m[1])
 			}
-			p.Locations = []models.Location{{Line: line, Column: column}}
+			p.Locations = []models.Location{{Line: line, Column: column + 1}}
 		}
 		problems = append(problems, p)
 	}
@@ -155,6 +155,20 @@ func issueProblems(issues *cel.Issues, parsed *cel.Ast, data *form) models.Probl
 		return filterProblem("%s", shorten(issues.Err().Error()))
 	}
 	return problems
+}
+
+// toName moves a column, counted from 0, on from the dot or the has( before a field to its name.
+func toName(source cel.Source, line, column int, name string) int {
+	text, ok := source.Snippet(line)
+	runes := []rune(text)
+	if !ok || column > len(runes) {
+		return column
+	}
+	before, _, found := strings.Cut(string(runes[column:]), "."+name)
+	if !found {
+		return column
+	}
+	return column + utf8.RuneCountInString(before) + 1
 }
 
 func explainIssue(message string, id int64, parsed *cel.Ast, data *form) string {

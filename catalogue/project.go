@@ -209,9 +209,7 @@ func (r *projection) locate(p *plan, start, base int) (int, error) {
 		}
 		name := data[i+1 : keyEnd-1]
 		if strings.IndexByte(name, '\\') >= 0 {
-			if err := json.Unmarshal([]byte(data[i:keyEnd]), &name); err != nil {
-				return 0, errData
-			}
+			name = unquote(data[i:keyEnd])
 		}
 		i = skipSpace(data, keyEnd)
 		if i == len(data) || data[i] != ':' {
@@ -234,6 +232,16 @@ func (r *projection) locate(p *plan, start, base int) (int, error) {
 		return 0, errData
 	}
 	return i + 1, nil
+}
+
+// unquote decodes a key that has escapes. It is apart because a variable whose address is taken
+// would be allocated for every key.
+func unquote(quoted string) string {
+	var name string
+	if err := json.Unmarshal([]byte(quoted), &name); err != nil {
+		return "" // not JSON: no plan looks for it
+	}
+	return name
 }
 
 // skip gives the end of the value at start, without recursion.

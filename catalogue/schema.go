@@ -146,6 +146,9 @@ func schemaProblems(err error, text string) models.Problems {
 		var problems models.Problems
 		for _, v := range violations(violation, nil) {
 			pointer := base + *v.Pointer
+			if strings.HasSuffix(pointer, "/type") { // the usual mistake, which the library's message does not name
+				v.Message = "must be array, boolean, integer, null, number, object, string or a list of these"
+			}
 			problems = append(problems, models.Problem{
 				Code: models.CodeInvalidSchema, Message: "at " + quote(pointer) + ": " + v.Message, Locations: o.at(pointer),
 			})

@@ -11,8 +11,10 @@ import (
 const (
 	// wholeField is the one field of a type whose data has no known fields.
 	wholeField = "_data"
-	unionName  = "EventData"
-	eventField = "event"
+	// wholeSource stands for data itself among the names in data; no name has a NUL.
+	wholeSource = "\x00"
+	unionName   = "EventData"
+	eventField  = "event"
 	// maxDescription bounds a description in the derived schema, in bytes.
 	maxDescription = 1_000
 )
@@ -58,7 +60,7 @@ type sdl struct {
 	roots   []*object // of the event types, in the order of their names
 	nested  []*object
 	taken   map[string]bool
-	sources map[string]map[string]string // by type and field: the name in data, where it differs; "" for the whole
+	sources map[string]map[string]string // by type and field: the name in data, where it differs
 }
 
 // deriveSDL names the type of each event type, and lays out their fields.
@@ -105,7 +107,7 @@ func (s *sdl) unique(name string) string {
 func (s *sdl) fillRoot(o *object, f *form) {
 	if f == nil || f.kind != kindObject {
 		o.fields = []objectField{{name: wholeField, typ: "JSON", description: "The whole of data, as it came. Its fields are not known."}}
-		s.sources[o.name] = map[string]string{wholeField: ""}
+		s.sources[o.name] = map[string]string{wholeField: wholeSource}
 		return
 	}
 	used := map[string]bool{}
@@ -131,7 +133,7 @@ func (s *sdl) fillRoot(o *object, f *form) {
 // sourceOf gives the name in data of a type's field; whole is true where it is data itself.
 func (s *sdl) sourceOf(typ, name string) (source string, whole bool) {
 	if source, ok := s.sources[typ][name]; ok {
-		return source, source == ""
+		return source, source == wholeSource
 	}
 	return name, false
 }

@@ -14,11 +14,12 @@ const maxMatchTime = 2 * time.Second
 // It serves any number of filters and payload queries, one after the other; it is not safe for
 // concurrent use.
 type Subject struct {
-	event  Event
-	vars   *variables
-	err    error
-	spent  time.Duration // by filters that loop
-	bodies map[*Shape]body
+	event    Event
+	vars     *variables
+	err      error
+	spent    time.Duration // by filters that loop
+	bodies   map[*Shape]body
+	resolved map[*path]resolved
 }
 
 // NewSubject prepares an event. Data that is not a JSON object fails in every filter and payload
