@@ -10,22 +10,24 @@ import (
 // What a field counts for, where it is not 1: those that carry a body, or cost a statement for each
 // object that has them.
 var fieldCost = map[string]int{
-	"Event.data":          5,
-	"EventType.schema":    5,
-	"HttpRequest.body":    20,
-	"HttpResponse.body":   10,
-	"Webhook.deliveries":  20,
-	"Webhook.stats":       50,
-	"Event.deliveries":    20,
-	"Query.deliveryStats": 50,
-	"Query.__schema":      1_000,
-	"Query.__type":        50,
+	"Event.data":              5,
+	"EventType.schema":        5,
+	"HttpRequest.body":        20,
+	"HttpResponse.body":       10,
+	"Webhook.deliveries":      20,
+	"Webhook.stats":           50,
+	"Event.deliveries":        20,
+	"Query.deliveryStats":     50,
+	"Query.eventCatalogueSdl": 100,
+	"Query.__schema":          1_000,
+	"Query.__type":            50,
 }
 
 // How many entries a list without a page size is taken to have.
 var listSize = map[string]int{
-	"Delivery.attempts":     10, // a retry schedule's worth; there may be up to 100
-	"Webhook.retrySchedule": 1,
+	"Delivery.attempts":                     10, // a retry schedule's worth; there may be up to 100
+	"Webhook.retrySchedule":                 1,
+	"UpsertEventTypePayload.brokenWebhooks": 10, // most changes break none; there may be up to 100
 }
 
 // complexity is how many fields the answer to an operation may have. It runs on a validated

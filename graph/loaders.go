@@ -4,16 +4,18 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/vikstrous/dataloadgen"
 
+	"github.com/intervengine/webhooks/catalogue"
 	"github.com/intervengine/webhooks/models"
 )
 
 // loaderWait is how long a loader waits for more keys. The fields of a list are resolved at once, so
-// the keys of a page come within microseconds of each other.
-const loaderWait = 500 * time.Microsecond
+// the keys of a page come within microseconds of each other, or later where the machine is busy.
+const loaderWait = time.Millisecond
 
 // loaders read the children of many objects in one statement, and each child once in a request.
 type loaders struct {
@@ -25,9 +27,11 @@ type loaders struct {
 	attempts     *dataloadgen.Loader[string, []models.Attempt] // by delivery
 	lastAttempts *dataloadgen.Loader[string, models.Attempt]
 	health       *dataloadgen.Loader[string, models.WebhookHealth]
-	stats        *dataloadgen.Loader[statsKey, models.Stats]
-	ofWebhook    *dataloadgen.Loader[pageKey, models.Result[models.Delivery]]
-	ofEvent      *dataloadgen.Loader[pageKey, models.Result[models.Delivery]]
+	// catalogue is the same for all fields of a request.
+	catalogue func() (*catalogue.Catalogue, error)
+	stats     *dataloadgen.Loader[statsKey, models.Stats]
+	ofWebhook *dataloadgen.Loader[pageKey, models.Result[models.Delivery]]
+	ofEvent   *dataloadgen.Loader[pageKey, models.Result[models.Delivery]]
 }
 
 type loadersKey struct{}
@@ -48,6 +52,7 @@ func (r *Resolver) withLoaders(ctx context.Context) context.Context {
 		attempts:     newLoader(t.AttemptsOf),
 		lastAttempts: newLoader(t.LastAttempts),
 		health:       newLoader(t.Health),
+		catalogue:    sync.OnceValues(func() (*catalogue.Catalogue, error) { return r.intake.Catalogue(ctx) }),
 		stats:        newLoader(statistics(t.StatsOfWebhooks)),
 		ofWebhook:    newLoader(pages(t.DeliveriesOfWebhooks)),
 		ofEvent:      newLoader(pages(t.DeliveriesOfEvents)),

@@ -38,6 +38,7 @@ type ResolverRoot interface {
 	Delivery() DeliveryResolver
 	EmitEventPayload() EmitEventPayloadResolver
 	Event() EventResolver
+	EventType() EventTypeResolver
 	EventTypeConnection() EventTypeConnectionResolver
 	HttpRequest() HttpRequestResolver
 	Mutation() MutationResolver
@@ -85,6 +86,9 @@ type EmitEventPayloadResolver interface {
 type EventResolver interface {
 	Deliveries(ctx context.Context, obj *models.Event, first *int, after *string, last *int, before *string, filter *model.DeliveryFilter) (*model.DeliveryConnection, error)
 }
+type EventTypeResolver interface {
+	GraphqlType(ctx context.Context, obj *models.EventType) (*string, error)
+}
 type EventTypeConnectionResolver interface {
 	TotalCount(ctx context.Context, obj *model.EventTypeConnection) (int, error)
 }
@@ -100,6 +104,7 @@ type MutationResolver interface {
 	DisableWebhook(ctx context.Context, id string) (*model.DisableWebhookPayload, error)
 	RotateWebhookSecretKey(ctx context.Context, id string, overlap string, expectedVersion *int) (*model.RotateWebhookSecretKeyPayload, error)
 	TestWebhook(ctx context.Context, id string, eventType *string, data *string) (*model.TestWebhookPayload, error)
+	UpsertEventType(ctx context.Context, input model.EventTypeInput, dryRun bool, force bool) (*model.UpsertEventTypePayload, error)
 	EmitEvent(ctx context.Context, input model.EmitEventInput) (*model.EmitEventPayload, error)
 	EmitEvents(ctx context.Context, inputs []model.EmitEventInput) (*model.EmitEventsPayload, error)
 	CancelEvent(ctx context.Context, id string) (*model.CancelEventPayload, error)
@@ -116,6 +121,7 @@ type QueryResolver interface {
 	Webhooks(ctx context.Context, first *int, after *string, last *int, before *string, filter *model.WebhookFilter) (*model.WebhookConnection, error)
 	EventTypes(ctx context.Context, first *int, after *string, last *int, before *string, status *models.EventTypeStatus) (*model.EventTypeConnection, error)
 	EventType(ctx context.Context, name string) (*models.EventType, error)
+	EventCatalogueSdl(ctx context.Context) (string, error)
 	Event(ctx context.Context, id string) (*models.Event, error)
 	Events(ctx context.Context, first *int, after *string, last *int, before *string, filter *model.EventFilter) (*model.EventConnection, error)
 	Delivery(ctx context.Context, id string) (*models.Delivery, error)
@@ -173,6 +179,7 @@ func (e *executableSchema) Exec(ctx context.Context) graphql.ResponseHandler {
 			graphql.NewInputUnmarshaler("DeliveryFilter", ec.unmarshalInputDeliveryFilter),
 			graphql.NewInputUnmarshaler("EmitEventInput", ec.unmarshalInputEmitEventInput),
 			graphql.NewInputUnmarshaler("EventFilter", ec.unmarshalInputEventFilter),
+			graphql.NewInputUnmarshaler("EventTypeInput", ec.unmarshalInputEventTypeInput),
 			graphql.NewInputUnmarshaler("HeaderInput", ec.unmarshalInputHeaderInput),
 			graphql.NewInputUnmarshaler("IntRange", ec.unmarshalInputIntRange),
 			graphql.NewInputUnmarshaler("UpdateWebhookInput", ec.unmarshalInputUpdateWebhookInput),
@@ -718,6 +725,8 @@ type EventType implements Node {
   strict: Boolean!
   """What may still be done with it."""
   status: EventTypeStatus!
+  """The name of its type in payload queries, e.g. ParticipantCreated; null: it has none."""
+  graphqlType: String
   """When it was added."""
   createdAt: Time!
   """When it last changed."""
@@ -752,6 +761,51 @@ type EventTypeEdge {
   cursor: String!
   """The event type."""
   node: EventType!
+}
+
+"""
+An event type as it shall be. In a new one an absent field gets its default; in an existing one it
+keeps its value, and null goes back to the default.
+"""
+input EventTypeInput {
+  """
+  The name: lower-case words joined by dots, e.g. participant.created, at most 100 characters. It
+  says which event type is written, and cannot be changed. Not webhook.*, the notices' names.
+  """
+  name: String!
+  """The name for people. Default: made of the name, e.g. Participant Created."""
+  title: String
+  """What happened when such an event is emitted. Default: none."""
+  description: String
+  """
+  The JSON Schema of the data, draft 2020-12, without references to other documents. Default: none,
+  any object.
+  """
+  schema: JSON
+  """An example of the data, which must satisfy the schema. Default: none."""
+  example: JSON
+  """Whether data that violates the schema is refused. Default: false."""
+  strict: Boolean
+  """What may still be done with it. Default: ACTIVE."""
+  status: EventTypeStatus
+}
+
+"""The answer to upsertEventType."""
+type UpsertEventTypePayload {
+  """
+  The event type as it is now, or after a dry run as it would be; null when there are userErrors, and
+  after the dry run of a type that does not exist yet.
+  """
+  eventType: EventType
+  """
+  The first 100 webhooks, of all tenants, whose filter or payload query the change breaks: they
+  compile now and would not any more.
+  """
+  brokenWebhooks: [Webhook!]!
+  """How many webhooks the change breaks in all."""
+  brokenWebhookCount: Int!
+  """What the caller can put right; then nothing was changed. NOT_ALLOWED_NOW on force: it breaks webhooks."""
+  userErrors: [UserError!]!
 }
 
 # ---------------------------------------------------------------- events
@@ -1315,6 +1369,8 @@ type Query {
     """Its name, e.g. participant.created."""
     name: String!
   ): EventType @auth(scope: READ)
+  """The GraphQL schema that payload queries are written against, derived from the catalogue, as SDL."""
+  eventCatalogueSdl: String! @auth(scope: READ)
   """One event."""
   event(
     """Its id."""
@@ -1436,6 +1492,19 @@ type Mutation {
     """The data, a JSON object. Default: the type's example."""
     data: JSON
   ): TestWebhookPayload @auth(scope: MANAGE)
+
+  """
+  Adds an event type, or changes the one of this name. Every process knows it once it is answered. A
+  change that breaks filters or payload queries of webhooks needs force.
+  """
+  upsertEventType(
+    """The event type."""
+    input: EventTypeInput!
+    """Say what the change would break, and change nothing."""
+    dryRun: Boolean! = false
+    """Change it though it breaks webhooks: their events are then recorded as SKIPPED with FILTER_ERROR."""
+    force: Boolean! = false
+  ): UpsertEventTypePayload @auth(scope: ADMIN)
 
   """Emits one event to all webhooks that want it. Once it answers, the event is stored safely."""
   emitEvent(
@@ -1837,6 +1906,8 @@ func (ec *executionContext) childFields_EventType(ctx context.Context, field gra
 		return ec.fieldContext_EventType_strict(ctx, field)
 	case "status":
 		return ec.fieldContext_EventType_status(ctx, field)
+	case "graphqlType":
+		return ec.fieldContext_EventType_graphqlType(ctx, field)
 	case "createdAt":
 		return ec.fieldContext_EventType_createdAt(ctx, field)
 	case "updatedAt":
@@ -2003,6 +2074,20 @@ func (ec *executionContext) childFields_UpdateWebhookPayload(ctx context.Context
 		return ec.fieldContext_UpdateWebhookPayload_userErrors(ctx, field)
 	}
 	return nil, fmt.Errorf("no field named %q was found under type UpdateWebhookPayload", field.Name)
+}
+
+func (ec *executionContext) childFields_UpsertEventTypePayload(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+	switch field.Name {
+	case "eventType":
+		return ec.fieldContext_UpsertEventTypePayload_eventType(ctx, field)
+	case "brokenWebhooks":
+		return ec.fieldContext_UpsertEventTypePayload_brokenWebhooks(ctx, field)
+	case "brokenWebhookCount":
+		return ec.fieldContext_UpsertEventTypePayload_brokenWebhookCount(ctx, field)
+	case "userErrors":
+		return ec.fieldContext_UpsertEventTypePayload_userErrors(ctx, field)
+	}
+	return nil, fmt.Errorf("no field named %q was found under type UpsertEventTypePayload", field.Name)
 }
 
 func (ec *executionContext) childFields_UserError(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
@@ -2586,6 +2671,36 @@ func (ec *executionContext) field_Mutation_updateWebhook_args(ctx context.Contex
 		return nil, err
 	}
 	args["expectedVersion"] = arg2
+	return args, nil
+}
+
+func (ec *executionContext) field_Mutation_upsertEventType_args(ctx context.Context, rawArgs map[string]any) (map[string]any, error) {
+	var err error
+	args := map[string]any{}
+	arg0, err := graphql.ProcessArgField(ctx, rawArgs, "input",
+		func(ctx context.Context, v any) (model.EventTypeInput, error) {
+			return ec.unmarshalNEventTypeInput2githubᚗcomᚋintervengineᚋwebhooksᚋgraphᚋmodelᚐEventTypeInput(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["input"] = arg0
+	arg1, err := graphql.ProcessArgField(ctx, rawArgs, "dryRun",
+		func(ctx context.Context, v any) (bool, error) {
+			return ec.unmarshalNBoolean2bool(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["dryRun"] = arg1
+	arg2, err := graphql.ProcessArgField(ctx, rawArgs, "force",
+		func(ctx context.Context, v any) (bool, error) {
+			return ec.unmarshalNBoolean2bool(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["force"] = arg2
 	return args, nil
 }
 
@@ -6122,6 +6237,29 @@ func (ec *executionContext) fieldContext_EventType_status(_ context.Context, fie
 	return graphql.NewScalarFieldContext("EventType", field, false, false, "EventTypeStatus")
 }
 
+func (ec *executionContext) _EventType_graphqlType(ctx context.Context, field graphql.CollectedField, obj *models.EventType) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_EventType_graphqlType(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return ec.Resolvers.EventType().GraphqlType(ctx, obj)
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *string) graphql.Marshaler {
+			return ec.marshalOString2ᚖstring(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_EventType_graphqlType(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("EventType", field, true, true, "String")
+}
+
 func (ec *executionContext) _EventType_createdAt(ctx context.Context, field graphql.CollectedField, obj *models.EventType) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
@@ -7103,6 +7241,68 @@ func (ec *executionContext) fieldContext_Mutation_testWebhook(ctx context.Contex
 	}()
 	ctx = graphql.WithFieldContext(ctx, fc)
 	if fc.Args, err = ec.field_Mutation_testWebhook_args(ctx, field.ArgumentMap(ec.Variables)); err != nil {
+		ec.Error(ctx, err)
+		return fc, err
+	}
+	return fc, nil
+}
+
+func (ec *executionContext) _Mutation_upsertEventType(ctx context.Context, field graphql.CollectedField) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Mutation_upsertEventType(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			fc := graphql.GetFieldContext(ctx)
+			return ec.Resolvers.Mutation().UpsertEventType(ctx, fc.Args["input"].(model.EventTypeInput), fc.Args["dryRun"].(bool), fc.Args["force"].(bool))
+		},
+		func(ctx context.Context, next graphql.Resolver) graphql.Resolver {
+			directive0 := next
+
+			directive1 := func(ctx context.Context) (any, error) {
+				scope, err := ec.unmarshalNScope2githubᚗcomᚋintervengineᚋwebhooksᚋmodelsᚐScope(ctx, "ADMIN")
+				if err != nil {
+					var zeroVal *model.UpsertEventTypePayload
+					return zeroVal, err
+				}
+				if ec.Directives.Auth == nil {
+					var zeroVal *model.UpsertEventTypePayload
+					return zeroVal, errors.New("directive auth is not implemented")
+				}
+				return ec.Directives.Auth(ctx, nil, directive0, scope)
+			}
+
+			next = directive1
+			return next
+		},
+		func(ctx context.Context, selections ast.SelectionSet, v *model.UpsertEventTypePayload) graphql.Marshaler {
+			return ec.marshalOUpsertEventTypePayload2ᚖgithubᚗcomᚋintervengineᚋwebhooksᚋgraphᚋmodelᚐUpsertEventTypePayload(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_Mutation_upsertEventType(ctx context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "Mutation",
+		Field:      field,
+		IsMethod:   true,
+		IsResolver: true,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_UpsertEventTypePayload(ctx, field)
+		},
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			err = ec.Recover(ctx, r)
+			ec.Error(ctx, err)
+		}
+	}()
+	ctx = graphql.WithFieldContext(ctx, fc)
+	if fc.Args, err = ec.field_Mutation_upsertEventType_args(ctx, field.ArgumentMap(ec.Variables)); err != nil {
 		ec.Error(ctx, err)
 		return fc, err
 	}
@@ -8103,6 +8303,47 @@ func (ec *executionContext) fieldContext_Query_eventType(ctx context.Context, fi
 	return fc, nil
 }
 
+func (ec *executionContext) _Query_eventCatalogueSdl(ctx context.Context, field graphql.CollectedField) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Query_eventCatalogueSdl(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return ec.Resolvers.Query().EventCatalogueSdl(ctx)
+		},
+		func(ctx context.Context, next graphql.Resolver) graphql.Resolver {
+			directive0 := next
+
+			directive1 := func(ctx context.Context) (any, error) {
+				scope, err := ec.unmarshalNScope2githubᚗcomᚋintervengineᚋwebhooksᚋmodelsᚐScope(ctx, "READ")
+				if err != nil {
+					var zeroVal string
+					return zeroVal, err
+				}
+				if ec.Directives.Auth == nil {
+					var zeroVal string
+					return zeroVal, errors.New("directive auth is not implemented")
+				}
+				return ec.Directives.Auth(ctx, nil, directive0, scope)
+			}
+
+			next = directive1
+			return next
+		},
+		func(ctx context.Context, selections ast.SelectionSet, v string) graphql.Marshaler {
+			return ec.marshalNString2string(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Query_eventCatalogueSdl(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("Query", field, true, true, "String")
+}
+
 func (ec *executionContext) _Query_event(ctx context.Context, field graphql.CollectedField) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
@@ -8994,6 +9235,125 @@ func (ec *executionContext) _UpdateWebhookPayload_userErrors(ctx context.Context
 func (ec *executionContext) fieldContext_UpdateWebhookPayload_userErrors(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
 	fc = &graphql.FieldContext{
 		Object:     "UpdateWebhookPayload",
+		Field:      field,
+		IsMethod:   false,
+		IsResolver: false,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_UserError(ctx, field)
+		},
+	}
+	return fc, nil
+}
+
+func (ec *executionContext) _UpsertEventTypePayload_eventType(ctx context.Context, field graphql.CollectedField, obj *model.UpsertEventTypePayload) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_UpsertEventTypePayload_eventType(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.EventType, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *models.EventType) graphql.Marshaler {
+			return ec.marshalOEventType2ᚖgithubᚗcomᚋintervengineᚋwebhooksᚋmodelsᚐEventType(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_UpsertEventTypePayload_eventType(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "UpsertEventTypePayload",
+		Field:      field,
+		IsMethod:   false,
+		IsResolver: false,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_EventType(ctx, field)
+		},
+	}
+	return fc, nil
+}
+
+func (ec *executionContext) _UpsertEventTypePayload_brokenWebhooks(ctx context.Context, field graphql.CollectedField, obj *model.UpsertEventTypePayload) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_UpsertEventTypePayload_brokenWebhooks(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.BrokenWebhooks, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v []models.Webhook) graphql.Marshaler {
+			return ec.marshalNWebhook2ᚕgithubᚗcomᚋintervengineᚋwebhooksᚋmodelsᚐWebhookᚄ(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_UpsertEventTypePayload_brokenWebhooks(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "UpsertEventTypePayload",
+		Field:      field,
+		IsMethod:   false,
+		IsResolver: false,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_Webhook(ctx, field)
+		},
+	}
+	return fc, nil
+}
+
+func (ec *executionContext) _UpsertEventTypePayload_brokenWebhookCount(ctx context.Context, field graphql.CollectedField, obj *model.UpsertEventTypePayload) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_UpsertEventTypePayload_brokenWebhookCount(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.BrokenWebhookCount, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v int) graphql.Marshaler {
+			return ec.marshalNInt2int(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_UpsertEventTypePayload_brokenWebhookCount(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("UpsertEventTypePayload", field, false, false, "Int")
+}
+
+func (ec *executionContext) _UpsertEventTypePayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *model.UpsertEventTypePayload) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_UpsertEventTypePayload_userErrors(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.UserErrors, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v []models.Problem) graphql.Marshaler {
+			return ec.marshalNUserError2ᚕgithubᚗcomᚋintervengineᚋwebhooksᚋmodelsᚐProblemᚄ(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_UpsertEventTypePayload_userErrors(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "UpsertEventTypePayload",
 		Field:      field,
 		IsMethod:   false,
 		IsResolver: false,
@@ -11618,6 +11978,78 @@ func (ec *executionContext) unmarshalInputEventFilter(ctx context.Context, obj a
 	return it, nil
 }
 
+func (ec *executionContext) unmarshalInputEventTypeInput(ctx context.Context, obj any) (model.EventTypeInput, error) {
+	var it model.EventTypeInput
+	if obj == nil {
+		return it, nil
+	}
+
+	asMap := map[string]any{}
+	for k, v := range obj.(map[string]any) {
+		asMap[k] = v
+	}
+
+	fieldsInOrder := [...]string{"name", "title", "description", "schema", "example", "strict", "status"}
+	for _, k := range fieldsInOrder {
+		v, ok := asMap[k]
+		if !ok {
+			continue
+		}
+		switch k {
+		case "name":
+			ctx := graphql.WithPathContext(ctx, graphql.NewPathWithField("name"))
+			data, err := ec.unmarshalNString2string(ctx, v)
+			if err != nil {
+				return it, err
+			}
+			it.Name = data
+		case "title":
+			ctx := graphql.WithPathContext(ctx, graphql.NewPathWithField("title"))
+			data, err := ec.unmarshalOString2ᚖstring(ctx, v)
+			if err != nil {
+				return it, err
+			}
+			it.Title = graphql.OmittableOf(data)
+		case "description":
+			ctx := graphql.WithPathContext(ctx, graphql.NewPathWithField("description"))
+			data, err := ec.unmarshalOString2ᚖstring(ctx, v)
+			if err != nil {
+				return it, err
+			}
+			it.Description = graphql.OmittableOf(data)
+		case "schema":
+			ctx := graphql.WithPathContext(ctx, graphql.NewPathWithField("schema"))
+			data, err := ec.unmarshalOJSON2ᚖstring(ctx, v)
+			if err != nil {
+				return it, err
+			}
+			it.Schema = graphql.OmittableOf(data)
+		case "example":
+			ctx := graphql.WithPathContext(ctx, graphql.NewPathWithField("example"))
+			data, err := ec.unmarshalOJSON2ᚖstring(ctx, v)
+			if err != nil {
+				return it, err
+			}
+			it.Example = graphql.OmittableOf(data)
+		case "strict":
+			ctx := graphql.WithPathContext(ctx, graphql.NewPathWithField("strict"))
+			data, err := ec.unmarshalOBoolean2ᚖbool(ctx, v)
+			if err != nil {
+				return it, err
+			}
+			it.Strict = graphql.OmittableOf(data)
+		case "status":
+			ctx := graphql.WithPathContext(ctx, graphql.NewPathWithField("status"))
+			data, err := ec.unmarshalOEventTypeStatus2ᚖgithubᚗcomᚋintervengineᚋwebhooksᚋmodelsᚐEventTypeStatus(ctx, v)
+			if err != nil {
+				return it, err
+			}
+			it.Status = graphql.OmittableOf(data)
+		}
+	}
+	return it, nil
+}
+
 func (ec *executionContext) unmarshalInputHeaderInput(ctx context.Context, obj any) (model.HeaderInput, error) {
 	var it model.HeaderInput
 	if obj == nil {
@@ -13032,52 +13464,58 @@ func (ec *executionContext) _EventType(ctx context.Context, sel ast.SelectionSet
 		case "id":
 			out.Values[i] = ec._EventType_id(ctx, field, obj)
 			if out.Values[i] == graphql.Null {
-				out.Invalids++
+				atomic.AddUint32(&out.Invalids, 1)
 			}
 		case "name":
 			out.Values[i] = ec._EventType_name(ctx, field, obj)
 			if out.Values[i] == graphql.Null {
-				out.Invalids++
+				atomic.AddUint32(&out.Invalids, 1)
 			}
 		case "title":
 			out.Values[i] = ec._EventType_title(ctx, field, obj)
 			if out.Values[i] == graphql.Null {
-				out.Invalids++
+				atomic.AddUint32(&out.Invalids, 1)
 			}
 		case "description":
 			out.Values[i] = ec._EventType_description(ctx, field, obj)
 			if out.Values[i] == graphql.RequiredNull {
-				out.Invalids++
+				atomic.AddUint32(&out.Invalids, 1)
 			}
 		case "schema":
 			out.Values[i] = ec._EventType_schema(ctx, field, obj)
 			if out.Values[i] == graphql.RequiredNull {
-				out.Invalids++
+				atomic.AddUint32(&out.Invalids, 1)
 			}
 		case "example":
 			out.Values[i] = ec._EventType_example(ctx, field, obj)
 			if out.Values[i] == graphql.RequiredNull {
-				out.Invalids++
+				atomic.AddUint32(&out.Invalids, 1)
 			}
 		case "strict":
 			out.Values[i] = ec._EventType_strict(ctx, field, obj)
 			if out.Values[i] == graphql.Null {
-				out.Invalids++
+				atomic.AddUint32(&out.Invalids, 1)
 			}
 		case "status":
 			out.Values[i] = ec._EventType_status(ctx, field, obj)
 			if out.Values[i] == graphql.Null {
-				out.Invalids++
+				atomic.AddUint32(&out.Invalids, 1)
 			}
+		case "graphqlType":
+			out.ResolveConcurrently(ec.OperationContext, &deferred, i,
+				true, false,
+				func(ctx context.Context) graphql.Marshaler {
+					return ec._EventType_graphqlType(ctx, field, obj)
+				})
 		case "createdAt":
 			out.Values[i] = ec._EventType_createdAt(ctx, field, obj)
 			if out.Values[i] == graphql.Null {
-				out.Invalids++
+				atomic.AddUint32(&out.Invalids, 1)
 			}
 		case "updatedAt":
 			out.Values[i] = ec._EventType_updatedAt(ctx, field, obj)
 			if out.Values[i] == graphql.Null {
-				out.Invalids++
+				atomic.AddUint32(&out.Invalids, 1)
 			}
 		default:
 			panic("unknown field " + strconv.Quote(field.Name))
@@ -13398,6 +13836,13 @@ func (ec *executionContext) _Mutation(ctx context.Context, sel ast.SelectionSet)
 			if out.Values[i] == graphql.RequiredNull {
 				out.Invalids++
 			}
+		case "upsertEventType":
+			out.Values[i] = ec.OperationContext.RootResolverMiddleware(innerCtx, func(ctx context.Context) (res graphql.Marshaler) {
+				return ec._Mutation_upsertEventType(ctx, field)
+			})
+			if out.Values[i] == graphql.RequiredNull {
+				out.Invalids++
+			}
 		case "emitEvent":
 			out.Values[i] = ec.OperationContext.RootResolverMiddleware(innerCtx, func(ctx context.Context) (res graphql.Marshaler) {
 				return ec._Mutation_emitEvent(ctx, field)
@@ -13610,6 +14055,12 @@ func (ec *executionContext) _Query(ctx context.Context, sel ast.SelectionSet) gr
 				true, false,
 				func(ctx context.Context) graphql.Marshaler {
 					return ec._Query_eventType(ctx, field)
+				})
+		case "eventCatalogueSdl":
+			out.ResolveRootConcurrently(innerCtx, ec.OperationContext, i,
+				true, true,
+				func(ctx context.Context) graphql.Marshaler {
+					return ec._Query_eventCatalogueSdl(ctx, field)
 				})
 		case "event":
 			out.ResolveRootConcurrently(innerCtx, ec.OperationContext, i,
@@ -13929,6 +14380,54 @@ func (ec *executionContext) _UpdateWebhookPayload(ctx context.Context, sel ast.S
 			}
 		case "userErrors":
 			out.Values[i] = ec._UpdateWebhookPayload_userErrors(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		default:
+			panic("unknown field " + strconv.Quote(field.Name))
+		}
+	}
+	out.Dispatch(ctx)
+	if out.Invalids > 0 {
+		return graphql.Null
+	}
+
+	if n := len(deferred.Defers); n > 0 {
+		atomic.AddInt32(&ec.Deferred, int32(min(n, math.MaxInt32)))
+		ec.ProcessDeferredGroup(deferred)
+	}
+
+	return out
+}
+
+var upsertEventTypePayloadImplementors = []string{"UpsertEventTypePayload"}
+
+func (ec *executionContext) _UpsertEventTypePayload(ctx context.Context, sel ast.SelectionSet, obj *model.UpsertEventTypePayload) graphql.Marshaler {
+	fields := graphql.CollectFields(ec.OperationContext, sel, upsertEventTypePayloadImplementors)
+
+	out := graphql.NewFieldSet(fields)
+	deferred := graphql.NewDeferredGroup(ctx)
+	for i, field := range fields {
+		switch field.Name {
+		case "__typename":
+			out.Values[i] = graphql.MarshalString("UpsertEventTypePayload")
+		case "eventType":
+			out.Values[i] = ec._UpsertEventTypePayload_eventType(ctx, field, obj)
+			if out.Values[i] == graphql.RequiredNull {
+				out.Invalids++
+			}
+		case "brokenWebhooks":
+			out.Values[i] = ec._UpsertEventTypePayload_brokenWebhooks(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "brokenWebhookCount":
+			out.Values[i] = ec._UpsertEventTypePayload_brokenWebhookCount(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "userErrors":
+			out.Values[i] = ec._UpsertEventTypePayload_userErrors(ctx, field, obj)
 			if out.Values[i] == graphql.Null {
 				out.Invalids++
 			}
@@ -15101,6 +15600,11 @@ func (ec *executionContext) marshalNEventTypeEdge2ᚕgithubᚗcomᚋintervengine
 	}
 
 	return ret
+}
+
+func (ec *executionContext) unmarshalNEventTypeInput2githubᚗcomᚋintervengineᚋwebhooksᚋgraphᚋmodelᚐEventTypeInput(ctx context.Context, v any) (model.EventTypeInput, error) {
+	res, err := ec.unmarshalInputEventTypeInput(ctx, v)
+	return res, graphql.ErrorOnPath(ctx, err)
 }
 
 func (ec *executionContext) unmarshalNEventTypeStatus2githubᚗcomᚋintervengineᚋwebhooksᚋmodelsᚐEventTypeStatus(ctx context.Context, v any) (models.EventTypeStatus, error) {
@@ -16312,6 +16816,13 @@ func (ec *executionContext) marshalOUpdateWebhookPayload2ᚖgithubᚗcomᚋinter
 		return graphql.Null
 	}
 	return ec._UpdateWebhookPayload(ctx, sel, v)
+}
+
+func (ec *executionContext) marshalOUpsertEventTypePayload2ᚖgithubᚗcomᚋintervengineᚋwebhooksᚋgraphᚋmodelᚐUpsertEventTypePayload(ctx context.Context, sel ast.SelectionSet, v *model.UpsertEventTypePayload) graphql.Marshaler {
+	if v == nil {
+		return graphql.Null
+	}
+	return ec._UpsertEventTypePayload(ctx, sel, v)
 }
 
 func (ec *executionContext) marshalOWebhook2ᚖgithubᚗcomᚋintervengineᚋwebhooksᚋmodelsᚐWebhook(ctx context.Context, sel ast.SelectionSet, v *models.Webhook) graphql.Marshaler {

@@ -318,6 +318,27 @@ type EventTypeEdge struct {
 	Node *models.EventType `json:"node"`
 }
 
+// An event type as it shall be. In a new one an absent field gets its default; in an existing one it
+// keeps its value, and null goes back to the default.
+type EventTypeInput struct {
+	// The name: lower-case words joined by dots, e.g. participant.created, at most 100 characters. It
+	// says which event type is written, and cannot be changed. Not webhook.*, the notices' names.
+	Name string `json:"name"`
+	// The name for people. Default: made of the name, e.g. Participant Created.
+	Title graphql.Omittable[*string] `json:"title,omitempty"`
+	// What happened when such an event is emitted. Default: none.
+	Description graphql.Omittable[*string] `json:"description,omitempty"`
+	// The JSON Schema of the data, draft 2020-12, without references to other documents. Default: none,
+	// any object.
+	Schema graphql.Omittable[*string] `json:"schema,omitempty"`
+	// An example of the data, which must satisfy the schema. Default: none.
+	Example graphql.Omittable[*string] `json:"example,omitempty"`
+	// Whether data that violates the schema is refused. Default: false.
+	Strict graphql.Omittable[*bool] `json:"strict,omitempty"`
+	// What may still be done with it. Default: ACTIVE.
+	Status graphql.Omittable[*models.EventTypeStatus] `json:"status,omitempty"`
+}
+
 // A custom header of a webhook's requests.
 type HeaderInput struct {
 	// The name, at most 100 characters. Not webhook-*, host, content-length, content-type,
@@ -452,6 +473,20 @@ type UpdateWebhookPayload struct {
 	// The webhook as it is now; null when there are userErrors.
 	Webhook *models.Webhook `json:"webhook,omitempty"`
 	// What the caller can put right; then nothing was changed.
+	UserErrors []models.Problem `json:"userErrors"`
+}
+
+// The answer to upsertEventType.
+type UpsertEventTypePayload struct {
+	// The event type as it is now, or after a dry run as it would be; null when there are userErrors, and
+	// after the dry run of a type that does not exist yet.
+	EventType *models.EventType `json:"eventType,omitempty"`
+	// The first 100 webhooks, of all tenants, whose filter or payload query the change breaks: they
+	// compile now and would not any more.
+	BrokenWebhooks []models.Webhook `json:"brokenWebhooks"`
+	// How many webhooks the change breaks in all.
+	BrokenWebhookCount int `json:"brokenWebhookCount"`
+	// What the caller can put right; then nothing was changed. NOT_ALLOWED_NOW on force: it breaks webhooks.
 	UserErrors []models.Problem `json:"userErrors"`
 }
 
