@@ -47,16 +47,27 @@ type Claims struct {
 // a call whose answer was lost can be repeated. The webhook is read under the lock of
 // pgLockShared: one that was paused, disabled or deleted before is not claimed for. Only columns
 // without an index are written (HOT).
+//
+// IS TRUE and the CTEs keep the planner from the indexes of what is due and of what a webhook has,
+// in which a backlog would be walked: the rows are found by their ids, whatever the statistics
+// say. The conditions stand twice because another claim may win between reading and writing.
 const pgClaim = `
-UPDATE deliveries d
+WITH d AS MATERIALIZED (
+  SELECT id, webhook_id, event_id FROM deliveries
+  WHERE id = ANY($1::text[]) AND (status IN ('PENDING', 'RETRYING') AND next_attempt_at <= statement_timestamp()) IS TRUE
+    AND (claim_token IS NULL OR claim_token = $2)
+), c AS MATERIALIZED (
+  SELECT d.id, w.revision, e."timestamp", e.data
+  FROM d JOIN webhooks w ON w.id = d.webhook_id JOIN events e ON e.id = d.event_id
+  WHERE w.status = 'ACTIVE' AND w.deleted_at IS NULL AND e.erased_at IS NULL
+)
+UPDATE deliveries t
 SET claim_token = $2, claimed_at = statement_timestamp(), claimed_until = statement_timestamp() + $3::bigint * interval '1 microsecond'
-FROM webhooks w, events e
-WHERE d.id = ANY($1::text[]) AND w.id = d.webhook_id AND e.id = d.event_id
-  AND d.status IN ('PENDING', 'RETRYING') AND d.next_attempt_at <= statement_timestamp()
-  AND (d.claim_token IS NULL OR d.claim_token = $2)
-  AND w.status = 'ACTIVE' AND w.deleted_at IS NULL AND e.erased_at IS NULL
-RETURNING d.id, d.tenant, d.event_id, d.webhook_id, w.revision, d.event_type, e."timestamp", coalesce(d.body, e.data),
-  d.attempt_count + 1, d.attempt_trigger, d.schedule_step, d.claimed_at, d.succeeded_at IS NOT NULL, d.created_at`
+FROM c
+WHERE t.id = c.id AND (t.status IN ('PENDING', 'RETRYING') AND t.next_attempt_at <= statement_timestamp()) IS TRUE
+  AND (t.claim_token IS NULL OR t.claim_token = $2)
+RETURNING t.id, t.tenant, t.event_id, t.webhook_id, c.revision, t.event_type, c."timestamp", coalesce(t.body, c.data),
+  t.attempt_count + 1, t.attempt_trigger, t.schedule_step, t.claimed_at, t.succeeded_at IS NOT NULL, t.created_at`
 
 // Claim takes the deliveries among ids that are open, due, free and whose webhook is active, for
 // lease, under token, which must be new. Those that are only not due yet come back as Later; the

@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -31,10 +32,14 @@ func (e *commitError) Unwrap() error { return e.err }
 // retry runs fn within timeout, again where a conflict with another transaction or a broken
 // connection undid it before its commit, and classes what comes out.
 func (s *Store) retry(ctx context.Context, timeout time.Duration, fn func(ctx context.Context) error) error {
+	if !s.gate.enter(time.Now()) {
+		return &UnavailableError{Err: errSilent}
+	}
 	bounded, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	for try := 1; ; try++ {
 		err := fn(bounded)
+		s.gate.leave(errors.Is(bounded.Err(), context.DeadlineExceeded) && err != nil)
 		if err == nil {
 			return nil
 		}
@@ -46,6 +51,40 @@ func (s *Store) retry(ctx context.Context, timeout time.Duration, fn func(ctx co
 			return s.classify(ctx, bounded, err)
 		case <-time.After(time.Duration(try*5+rand.IntN(15)) * time.Millisecond): //nolint:gosec // jitter
 		}
+	}
+}
+
+// errSilent is what an operation hears that did not even try.
+var errSilent = errors.New("the database has not answered for a while")
+
+// A database that takes connections and never answers would have every caller wait for its whole
+// timeout, and pile them up. After so many timeouts with nothing but timeouts between them, one
+// operation in each interval is let through to find out, and the others hear at once.
+const (
+	silentAfter   = 8
+	probeInterval = 250 * time.Millisecond
+)
+
+// gate counts timeouts in a row. It is safe for concurrent use.
+type gate struct {
+	timeouts atomic.Int32
+	next     atomic.Int64 // when the next one may try, Unix ns
+}
+
+func (g *gate) enter(now time.Time) bool {
+	if g.timeouts.Load() < silentAfter {
+		return true
+	}
+	next := g.next.Load()
+	return now.UnixNano() >= next && g.next.CompareAndSwap(next, now.Add(probeInterval).UnixNano())
+}
+
+func (g *gate) leave(timedOut bool) {
+	switch {
+	case timedOut:
+		g.timeouts.Add(1)
+	case g.timeouts.Load() > 0:
+		g.timeouts.Store(0)
 	}
 }
 

@@ -63,7 +63,8 @@ type EventResult struct {
 	Duplicate bool
 	// Deliveries are those of a new event. A duplicate's are read by page.
 	Deliveries []Delivery
-	// Err is ErrIdempotencyMismatch where the key belongs to another event. Nothing was written.
+	// Err is ErrIdempotencyMismatch where the key belongs to another event, or ErrUnstorable.
+	// Nothing was written then.
 	Err error
 }
 
@@ -116,6 +117,10 @@ func newFlush(events []NewEvent, epoch int64, now time.Time) *flush {
 		e := &events[i]
 		e.complete(epoch, now)
 		f.results[i] = EventResult{Event: e.Event, Deliveries: e.Deliveries}
+		if !e.storable() {
+			f.results[i] = EventResult{Err: ErrUnstorable}
+			continue
+		}
 		if e.IdempotencyKey == nil {
 			continue
 		}
@@ -171,6 +176,29 @@ func (e *NewEvent) complete(epoch int64, now time.Time) {
 		}
 		d.NextAttemptAt, d.CompletedAt = instantOf(d.NextAttemptAt), instantOf(d.CompletedAt)
 	}
+}
+
+// ErrUnstorable says that a text of an event has a NUL in it or is not UTF-8.
+var ErrUnstorable = errors.New("text has a NUL in it or is not UTF-8")
+
+// storable reports whether both databases can hold the event: one that they cannot must not spoil
+// the batch.
+func (e *NewEvent) storable() bool {
+	for _, text := range []*string{&e.ID, &e.Tenant, &e.EventType, e.Data, e.IdempotencyKey} {
+		if text != nil && !storable(*text) {
+			return false
+		}
+	}
+	for i := range e.Deliveries {
+		d := &e.Deliveries[i]
+		for _, text := range []**string{&d.Body, &d.StatusDetail} {
+			if *text != nil && !storable(**text) {
+				cleaned := clean(**text)
+				*text = &cleaned
+			}
+		}
+	}
+	return true
 }
 
 func instantOf(t *time.Time) *time.Time {

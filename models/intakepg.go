@@ -47,7 +47,7 @@ FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigi
 func (s *Store) pgCommitEvents(ctx context.Context, prepare func(context.Context, *EventTx) ([]NewEvent, error)) ([]EventResult, error) {
 	var f *flush
 	var xid string
-	err := s.pgDo(ctx, s.main, func(p *pgSession) error {
+	err := s.pgDo(ctx, s.hot, func(p *pgSession) error {
 		tx := &EventTx{db: p.gorm(ctx, s.db)}
 		begin := &pgx.Batch{}
 		begin.Queue("BEGIN")

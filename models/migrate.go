@@ -47,7 +47,12 @@ func (e *SchemaError) Error() string {
 // processes at once: one works, the others wait. Each migration is one transaction, so that a
 // process that dies leaves the database at one or the other version.
 func (s *Store) Migrate(ctx context.Context) error {
-	provider, err := s.provider(s.main)
+	db := s.main
+	if s.migrating != nil {
+		db = openPool(s.migrating.Copy(), 2)
+		defer func() { _ = db.Close() }()
+	}
+	provider, err := s.provider(db)
 	if err != nil {
 		return fmt.Errorf("migrate: %w", err)
 	}

@@ -16,8 +16,10 @@ import (
 // and claims (shared).
 const configLock = 0x776562686f6f6b // "webhook"
 
-// openPostgres opens both pools. The relaxed one does not wait for the disk at commit: a claim
-// that a crash of the server forgets was not recorded either, so the delivery is due again.
+// openPostgres opens the three pools. The hot ones run a handful of statements that find rows by
+// their keys, and have a connection when callers hold all others. The relaxed one of them does not
+// wait for the disk at commit: a claim that a crash of the server forgets was not recorded either,
+// so the delivery is due again.
 func (s *Store) openPostgres(_ context.Context, opts Options) error {
 	s.dialect = DialectPostgres
 	config, err := pgx.ParseConfig(opts.DSN)
@@ -30,15 +32,23 @@ func (s *Store) openPostgres(_ context.Context, opts Options) error {
 	if config.RuntimeParams["application_name"] == "" {
 		config.RuntimeParams["application_name"] = "webhooks"
 	}
+	config.RuntimeParams["timezone"] = "UTC"
+	s.migrating = config.Copy()
 	// A process that was stopped inside a transaction must not hold its locks for ever.
 	config.RuntimeParams["idle_in_transaction_session_timeout"] = milliseconds(s.work)
 	// Cancelling is the context's; this is for a client that is gone without a word.
 	config.RuntimeParams["statement_timeout"] = milliseconds(2 * s.work)
-	config.RuntimeParams["timezone"] = "UTC"
 	s.main = openPool(config.Copy(), opts.MaxConns)
 	s.readers = s.main
+	// Their statements have one good plan each, and making it anew costs more than they do. But it
+	// is made once: without statistics, on tables that are still small, it would read them whole,
+	// and go on doing so while they grow.
+	config.RuntimeParams["plan_cache_mode"] = "force_generic_plan"
+	config.RuntimeParams["enable_seqscan"] = "off"
+	config.RuntimeParams["jit"] = "off"
+	s.hot = openPool(config.Copy(), max(2, opts.MaxConns/4))
 	config.RuntimeParams["synchronous_commit"] = "off"
-	s.relaxed = openPool(config, max(2, opts.MaxConns/2))
+	s.relaxed = openPool(config, max(2, opts.MaxConns/4))
 	s.db, err = gormOver(postgres.New(postgres.Config{Conn: s.main}))
 	s.reads = s.db
 	return err

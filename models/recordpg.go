@@ -68,7 +68,7 @@ ON CONFLICT (webhook_id) DO UPDATE SET
 // pgRecord takes two round trips, however many records there are.
 func (s *Store) pgRecord(ctx context.Context, records []AttemptRecord) ([]Recorded, error) {
 	var recorded []Recorded
-	err := s.pgDo(ctx, s.main, func(p *pgSession) error {
+	err := s.pgDo(ctx, s.hot, func(p *pgSession) error {
 		l, err := pgLock(ctx, p, records)
 		if err != nil {
 			return err

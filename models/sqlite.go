@@ -43,7 +43,7 @@ func (s *Store) openSQLite(ctx context.Context, opts Options) error {
 	}
 	s.main.SetMaxOpenConns(1)
 	s.main.SetMaxIdleConns(1)
-	s.relaxed = s.main
+	s.hot, s.relaxed = s.main, s.main
 	// The writer goes first: it is the one that may turn WAL on.
 	if err := s.main.PingContext(ctx); err != nil {
 		return fmt.Errorf("open %s: %w", path, err)

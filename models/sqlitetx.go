@@ -3,6 +3,7 @@ package models
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"sync"
 	"time"
@@ -30,10 +31,11 @@ func (s *Store) sqliteOnce(ctx context.Context, relaxed bool, fn func(tx *liteTx
 		if _, err := conn.ExecContext(ctx, "PRAGMA synchronous=NORMAL"); err != nil {
 			return nil, err
 		}
-		// Whatever becomes of ctx, the connection goes back as it was.
+		// Whatever becomes of ctx, the connection goes back as it was, or not at all.
 		defer func() {
-			_, e := conn.ExecContext(context.WithoutCancel(ctx), "PRAGMA synchronous=FULL")
-			err = errors.Join(err, e)
+			if _, e := conn.ExecContext(context.WithoutCancel(ctx), "PRAGMA synchronous=FULL"); e != nil {
+				_ = conn.Raw(func(any) error { return driver.ErrBadConn })
+			}
 		}()
 	}
 	tx, err := conn.BeginTx(ctx, nil)

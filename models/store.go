@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"gorm.io/gorm"
 	"gorm.io/gorm/logger"
 )
@@ -36,7 +37,8 @@ type Options struct {
 	DSN string
 	// Logger is required. It hears of databases that went away, never of data.
 	Logger *slog.Logger
-	// MaxConns bounds the connections of the plain pool; the pool for claims has half as many.
+	// MaxConns bounds the connections for callers and sweeps. Event commits and records have a
+	// quarter as many of their own, and so have claims.
 	// On SQLite it bounds the readers, there is one writer always. Zero: 16.
 	MaxConns int
 	// StatementTimeout bounds each operation on behalf of a caller, waiting for a connection
@@ -59,13 +61,17 @@ type Store struct {
 	shard int16
 
 	main    *sql.DB // Postgres: the plain pool; SQLite: the one writing connection
-	relaxed *sql.DB // Postgres: synchronous_commit off; SQLite: main
+	hot     *sql.DB // Postgres: for event commits and records; SQLite: main
+	relaxed *sql.DB // Postgres: for claims, synchronous_commit off; SQLite: main
 	readers *sql.DB // Postgres: main; SQLite: connections that cannot write
 	db      *gorm.DB
 	reads   *gorm.DB
 	stmts   *statements // SQLite: prepared statements of main
 	unlock  func() error
-	closed  atomic.Bool
+	gate    gate
+	// migrating is how Migrate connects to Postgres: without the bounds on statements.
+	migrating *pgx.ConnConfig
+	closed    atomic.Bool
 }
 
 // Open connects to the database that opts names. It does not migrate it. A Postgres that is away
@@ -129,8 +135,10 @@ func (s *Store) Close() error {
 	if s.readers != nil && s.readers != s.main {
 		errs = append(errs, s.readers.Close())
 	}
-	if s.relaxed != nil && s.relaxed != s.main {
-		errs = append(errs, s.relaxed.Close())
+	for _, pool := range []*sql.DB{s.hot, s.relaxed} {
+		if pool != nil && pool != s.main {
+			errs = append(errs, pool.Close())
+		}
 	}
 	if s.main != nil {
 		errs = append(errs, s.main.Close())

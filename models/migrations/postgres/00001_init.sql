@@ -139,7 +139,7 @@ CREATE TABLE deliveries (
     created_at      timestamptz NOT NULL,
     completed_at    timestamptz
 ) WITH (
-    fillfactor = 70,
+    fillfactor = 50,
     -- Each delivery leaves two dead versions within a second. Vacuum often and little, or the
     -- due index fills with entries of what has ended and every look at it wades through them.
     autovacuum_vacuum_scale_factor = 0.01,
