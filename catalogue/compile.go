@@ -95,27 +95,38 @@ type checkEnv struct {
 // of them are known, and all are exact names, a field must be one that at least one of them has.
 // The problems have positions.
 func (c *Catalogue) CompileFilter(source string, patterns []string) (*Filter, models.Problems) {
+	parse := parseOnce(source)
 	if len(source) > maxFilter { // too long to be kept as a key
-		_, problems := checkFilter(nil, source, nil)
+		_, problems := parse()
 		return nil, problems
 	}
-	if problems := c.checkTyped(source, patterns); len(problems) > 0 {
+	if problems := c.checkTyped(source, parse, patterns); len(problems) > 0 {
 		return nil, problems
 	}
-	return c.dynamicFilter(source)
+	return c.dynamicFilter(source, parse)
+}
+
+// parseOnce parses a filter when it is first asked to: parsing is most of the work, and what is
+// cached needs none.
+func parseOnce(source string) func() (*cel.Ast, models.Problems) {
+	return sync.OnceValues(func() (*cel.Ast, models.Problems) { return parseFilter(source) })
 }
 
 // dynamicFilter compiles a filter without regard to schemas.
-func (c *Catalogue) dynamicFilter(source string) (*Filter, models.Problems) {
+func (c *Catalogue) dynamicFilter(source string, parse func() (*cel.Ast, models.Problems)) (*Filter, models.Problems) {
 	compiled := c.filters.programs.get(source, maxCached, func() *compiledFilter {
-		f, problems := c.filters.compileDynamic(source)
+		parsed, problems := parse()
+		if len(problems) > 0 {
+			return &compiledFilter{nil, problems}
+		}
+		f, problems := c.filters.compileDynamic(parsed)
 		return &compiledFilter{f, problems}
 	})
 	return compiled.filter, slices.Clone(compiled.problems)
 }
 
 // checkTyped checks a filter against the schemas of the event types, where all are known.
-func (c *Catalogue) checkTyped(source string, patterns []string) models.Problems {
+func (c *Catalogue) checkTyped(source string, parse func() (*cel.Ast, models.Problems), patterns []string) models.Problems {
 	entries := c.known(patterns)
 	if entries == nil {
 		return nil
@@ -130,7 +141,10 @@ func (c *Catalogue) checkTyped(source string, patterns []string) models.Problems
 		if known.err != nil {
 			return filterProblem("%s", known.err)
 		}
-		_, problems := checkFilter(known.env, source, known.data)
+		parsed, problems := parse()
+		if len(problems) == 0 {
+			_, problems = checkFilter(known.env, parsed, known.data)
+		}
 		return problems
 	})
 	return slices.Clone(problems)
@@ -223,7 +237,7 @@ func (c *Catalogue) compilePast(r *rule) *compiledRule {
 	result := &compiledRule{}
 	var problems models.Problems
 	if r.filter != nil {
-		if result.filter, problems = c.dynamicFilter(*r.filter); len(problems) > 0 {
+		if result.filter, problems = c.dynamicFilter(*r.filter, parseOnce(*r.filter)); len(problems) > 0 {
 			result.broken = shorten("The filter does not compile: " + problems[0].Message)
 		}
 	}

@@ -48,12 +48,12 @@ type clause struct {
 }
 
 // compileDynamic compiles a filter without knowing the fields of data.
-func (c *filterCache) compileDynamic(source string) (*Filter, models.Problems) {
+func (c *filterCache) compileDynamic(parsed *cel.Ast) (*Filter, models.Problems) {
 	e, err := dynamicEnv()
 	if err != nil {
 		return nil, filterProblem("%s", err.Error())
 	}
-	checked, problems := checkFilter(e, source, nil)
+	checked, problems := checkFilter(e, parsed, nil)
 	if len(problems) > 0 {
 		return nil, problems
 	}
@@ -135,17 +135,26 @@ func isScalarList(e ast.Expr) bool {
 	return e.Kind() == ast.ListKind && !slices.ContainsFunc(e.AsList().Elements(), func(e ast.Expr) bool { return !isScalar(e) })
 }
 
-// deepCost counts what comparing two values really touches; CEL counts the top level alone.
+// deepCost counts what comparing two values really touches, of which CEL counts the top level
+// alone, and what matching a pattern takes at worst.
 type deepCost struct{}
 
-// CallCost gives the cost of a comparison, nil for CEL's own idea of the others.
+// CallCost gives the cost of a comparison or a match, nil for CEL's own idea of the others.
 func (deepCost) CallCost(function, _ string, args []ref.Val, _ ref.Val) *uint64 {
-	if function != operators.Equals && function != operators.NotEquals && function != operators.In || len(args) != 2 {
+	if len(args) != 2 {
 		return nil
 	}
-	n := min(size(args[0], maxFilterCost), size(args[1], maxFilterCost))
-	if function == operators.In {
+	var n uint64
+	switch function {
+	case operators.Equals, operators.NotEquals:
+		n = min(size(args[0], maxFilterCost), size(args[1], maxFilterCost))
+	case operators.In:
 		n = size(args[1], maxFilterCost)
+	case overloads.Matches:
+		s, _ := args[0].(types.String)
+		n = 1 + 2*uint64(len(s))
+	default:
+		return nil
 	}
 	return &n
 }
@@ -194,9 +203,10 @@ func (f *Filter) Pass(s *Subject) (pass bool, detail string, err error) {
 	}
 	// As CEL has it, a false clause decides whatever its neighbours' errors.
 	var failed error
+	deadline := min(s.spent+maxFilterTime, maxMatchTime)
 	for i := range f.clauses {
 		c := &f.clauses[i]
-		value, err := c.eval(s, vars)
+		value, err := c.eval(s, vars, deadline)
 		if err == nil && value {
 			continue
 		}
@@ -210,7 +220,7 @@ func (f *Filter) Pass(s *Subject) (pass bool, detail string, err error) {
 	return failed == nil, "", failed
 }
 
-func (c *clause) eval(s *Subject, vars *variables) (bool, error) {
+func (c *clause) eval(s *Subject, vars *variables, deadline time.Duration) (bool, error) {
 	var out ref.Val
 	var err error
 	switch {
@@ -219,7 +229,7 @@ func (c *clause) eval(s *Subject, vars *variables) (bool, error) {
 	case c.bounded:
 		out, _, err = c.program.Eval(vars)
 	default:
-		out, err = c.evalWatched(s, vars)
+		out, err = c.evalWatched(s, vars, deadline)
 	}
 	if err != nil {
 		return false, err
@@ -231,10 +241,16 @@ func (c *clause) eval(s *Subject, vars *variables) (bool, error) {
 	return bool(value), nil
 }
 
-func (c *clause) evalWatched(s *Subject, vars *variables) (ref.Val, error) {
-	left := min(maxFilterTime, maxMatchTime-s.spent)
+// evalWatched evaluates a clause that loops. deadline is how much the subject may have spent on
+// such clauses in the end.
+func (c *clause) evalWatched(s *Subject, vars *variables, deadline time.Duration) (ref.Val, error) {
+	late := fmt.Errorf("the filter takes longer than %s", maxFilterTime)
+	if deadline >= maxMatchTime {
+		late = fmt.Errorf("the filters of all webhooks together take longer than %s for this event", maxMatchTime)
+	}
+	left := deadline - s.spent
 	if left <= 0 {
-		return nil, fmt.Errorf("the webhooks' filters together took longer than %s for this event", maxMatchTime)
+		return nil, late
 	}
 	start := time.Now()
 	defer func() { s.spent += time.Since(start) }()
@@ -242,7 +258,7 @@ func (c *clause) evalWatched(s *Subject, vars *variables) (ref.Val, error) {
 	defer cancel()
 	out, _, err := c.program.ContextEval(ctx, vars)
 	if err != nil && ctx.Err() != nil {
-		return nil, fmt.Errorf("the filter took longer than %s", maxFilterTime)
+		return nil, late
 	}
 	return out, err
 }

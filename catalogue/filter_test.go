@@ -5,7 +5,6 @@ import (
 	"runtime"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
@@ -285,29 +284,28 @@ func TestFilter_ComparesNumbersExactly(t *testing.T) {
 	})
 }
 
-// However a filter is built of what passes the checks, one evaluation stays within bounds.
-func TestFilter_IsBoundedInTimeAndMemory(t *testing.T) {
+// However a filter is built of what passes the checks, one evaluation is cut off before it has
+// done much work or filled the memory.
+func TestFilter_IsBoundedInWorkAndMemory(t *testing.T) {
 	c := newCatalogue(t)
 	data := `{"a":[` + strings.TrimSuffix(strings.Repeat(`"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",`, 7_000), ",") + `],"s":"` + strings.Repeat("x", 16_000) + `"}`
 	for _, source := range []string{
 		`data.a.all(x, data.a.all(y, x == y))`,
-		`data.a.all(x, x.matches("(x+x+)+y|x{50}"))`,
+		`data.a.all(x, !x.matches("(x+x+)+y|x{50}") && !data.s.matches("y"))`,
 		`data.a.all(x, data.s.contains(x))`,
 		`data.a.all(x, data == data)`,
 		`data.a.all(x, data.a in [data.a])`,
 		strings.TrimSuffix(strings.Repeat(`data.s.matches("(x+x+)+y") || `, 100), " || "),
-		strings.TrimSuffix(strings.Repeat(`data.a == data.a && `, 100), " && "),
+		strings.TrimSuffix(strings.Repeat(`data.a.all(x, data.s.contains(x)) && `, 50), " && "),
 	} {
 		f, problems := c.CompileFilter(source, []string{"*"})
 		require.Empty(t, problems, source)
 		s := catalogue.NewSubject(event("a.b", data))
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		start := time.Now()
-		_, _, _ = f.Pass(s)
-		took := time.Since(start)
+		_, _, err := f.Pass(s)
 		runtime.ReadMemStats(&after)
-		require.Less(t, took, 5*time.Second, "%s", source) // the bound is 2 s of work; this machine may be busy
+		require.ErrorContains(t, err, "the filter ", "%s", source)
 		require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(256<<20), "%s", source)
 	}
 }

@@ -18,9 +18,8 @@ import (
 // maxProblems bounds how many problems one text is answered with.
 const maxProblems = 20
 
-// checkFilter parses and checks a filter. data is the form of the event's data where it is known;
-// it only serves to name what a misspelt field may have meant.
-func checkFilter(e *cel.Env, source string, data *form) (*cel.Ast, models.Problems) {
+// parseFilter parses a filter. What it gives can be checked in every environment of newEnv.
+func parseFilter(source string) (*cel.Ast, models.Problems) {
 	switch {
 	case len(source) > maxFilter:
 		return nil, models.Problems{{Code: models.CodeTooLong, Message: fmt.Sprintf("the filter has %d bytes; at most %d are allowed", len(source), maxFilter)}}
@@ -29,10 +28,20 @@ func checkFilter(e *cel.Env, source string, data *form) (*cel.Ast, models.Proble
 	case !utf8.ValidString(source) || strings.ContainsRune(source, 0):
 		return nil, filterProblem("the filter must be text without NUL characters")
 	}
+	e, err := dynamicEnv()
+	if err != nil {
+		return nil, filterProblem("%s", err)
+	}
 	parsed, issues := e.Parse(source)
 	if issues.Err() != nil {
 		return nil, issueProblems(issues, nil, nil)
 	}
+	return parsed, nil
+}
+
+// checkFilter checks a parsed filter. data is the form of the event's data where it is known; it
+// only serves to name what a misspelt field may have meant.
+func checkFilter(e *cel.Env, parsed *cel.Ast, data *form) (*cel.Ast, models.Problems) {
 	checked, issues := e.Check(parsed)
 	if issues.Err() != nil {
 		return nil, issueProblems(issues, parsed, data)
@@ -48,7 +57,7 @@ func checkFilter(e *cel.Env, source string, data *form) (*cel.Ast, models.Proble
 		return nil, filterProblem("%s", shorten(err.Error()))
 	}
 	if estimate.Max > maxEstimatedCost {
-		return nil, models.Problems{at(checked, costliest(checked), "the filter loops too much: with lists of %d elements it would cost %d, at most %d are allowed; nest fewer exists() and all()", assumedSize, estimate.Max, maxEstimatedCost)}
+		return nil, models.Problems{at(checked, costliest(checked), "the filter loops too much: with lists of %d elements each it would take too long; nest fewer exists() and all()", assumedSize)}
 	}
 	return checked, nil
 }

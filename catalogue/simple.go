@@ -90,11 +90,14 @@ func (c *filterCache) simplePresence(e ast.Expr) condition {
 		if err != nil {
 			return nil, err
 		}
-		m, ok := v.(traits.Mapper)
-		if ok {
-			_, ok = m.Find(types.String(name))
+		switch v := v.(type) {
+		case traits.Mapper:
+			_, ok := v.Find(types.String(name))
+			return types.Bool(ok), nil
+		case traits.Lister:
+			return nil, errNoOverload
 		}
-		return types.Bool(ok), nil // what is no object has no field
+		return types.False, nil // CEL makes a difference between lists and what else has no fields
 	}
 }
 
