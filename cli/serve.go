@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"os"
 
@@ -20,6 +21,7 @@ func (p *program) serve(role app.Role) func(*cobra.Command, []string) error {
 			return err
 		}
 		logger := newLogger(config, p.stderr)
+		quietLibraries()
 		a, err := app.New(cmd.Context(), app.Options{Config: config, Role: role, Logger: logger, Version: version()})
 		if err != nil {
 			return err
@@ -72,6 +74,10 @@ func (p *program) load(role app.Role) (*app.Config, error) {
 func announceAdminKey(w io.Writer, key string) {
 	fmt.Fprintf(w, "\nAdmin API key (shown once, only its hash is stored):\n\n  %s\n\n", key)
 }
+
+// quietLibraries silences what libraries write past the logger that they are given: net/http
+// prints what a receiver sent unasked, and no body may reach a log.
+func quietLibraries() { log.SetOutput(io.Discard) }
 
 func newLogger(config *app.Config, w io.Writer) *slog.Logger {
 	var level slog.Level
