@@ -2,6 +2,7 @@ package catalogue
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -23,11 +24,11 @@ func decodeData(text string) (map[string]any, error) {
 	if err := dec.Decode(&data); err != nil {
 		return nil, fmt.Errorf("decode data: %w", err)
 	}
-	if _, err := dec.Token(); err != io.EOF {
-		return nil, fmt.Errorf("decode data: text after the object")
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("decode data: text after the object")
 	}
 	if data == nil {
-		return nil, fmt.Errorf("decode data: not an object")
+		return nil, errors.New("decode data: not an object")
 	}
 	for key, v := range data {
 		data[key] = withNumbers(v)
@@ -92,7 +93,7 @@ func arithmetic(whole func(a, b int64) (int64, bool), real func(a, b float64) (f
 	times func(a, b ref.Val) ref.Val,
 ) func(a, b ref.Val) ref.Val {
 	return func(a, b ref.Val) ref.Val {
-		if isTime(a) && times != nil && (isTime(b)) {
+		if isTime(a) && times != nil && isTime(b) {
 			return times(a, b)
 		}
 		x, okX := asInt(a)
@@ -147,7 +148,7 @@ func asFloat(v ref.Val) (float64, bool) {
 	return 0, false
 }
 
-var errDivision = fmt.Errorf("division by zero")
+var errDivision = errors.New("division by zero")
 
 func addInts(a, b int64) (int64, bool) {
 	sum := a + b

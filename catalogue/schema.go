@@ -119,7 +119,7 @@ func compileDocument(doc any) (compiled *jsonschema.Schema, err error) {
 	// The library is handed what strangers write; a fault of it must not end the process.
 	defer func() {
 		if r := recover(); r != nil {
-			err = fmt.Errorf("the schema cannot be compiled")
+			err = errors.New("the schema cannot be compiled")
 		}
 	}()
 	c := jsonschema.NewCompiler()
