@@ -58,7 +58,7 @@ func (p *program) runDev(ctx context.Context) error {
 	exception := netip.MustParsePrefix("127.0.0.1/32")
 	config.EgressAllow = append(config.EgressAllow, exception)
 	logger := newLogger(config, p.stderr)
-	quietLibraries()
+	quietLibraries(logger)
 	sessionKey, _, _ := auth.NewKey()
 
 	d := &devRun{out: newDevOutput(p, config), taken: taken, waiting: map[string]chan app.Receipt{}}

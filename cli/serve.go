@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/intervengine/webhooks/app"
+	"github.com/intervengine/webhooks/queue"
 )
 
 // serve runs a process in the given role until it is told to stop.
@@ -21,7 +22,7 @@ func (p *program) serve(role app.Role) func(*cobra.Command, []string) error {
 			return err
 		}
 		logger := newLogger(config, p.stderr)
-		quietLibraries()
+		quietLibraries(logger)
 		a, err := app.New(cmd.Context(), app.Options{Config: config, Role: role, Logger: logger, Version: version()})
 		if err != nil {
 			return err
@@ -77,7 +78,10 @@ func announceAdminKey(w io.Writer, key string) {
 
 // quietLibraries silences what libraries write past the logger that they are given: net/http
 // prints what a receiver sent unasked, and no body may reach a log.
-func quietLibraries() { log.SetOutput(io.Discard) }
+func quietLibraries(logger *slog.Logger) {
+	log.SetOutput(io.Discard)
+	queue.LogLibrary(logger)
+}
 
 func newLogger(config *app.Config, w io.Writer) *slog.Logger {
 	var level slog.Level
