@@ -14,12 +14,12 @@ type apiKeyResolver struct{ *Resolver }
 type apiKeyConnectionResolver struct{ *Resolver }
 
 // ApiKey resolves the fields of ApiKey that are stored in another form.
-func (r *Resolver) ApiKey() generated.ApiKeyResolver { //nolint:revive // gqlgen's spelling
+func (r *Resolver) ApiKey() generated.ApiKeyResolver {
 	return apiKeyResolver{r}
 }
 
 // ApiKeyConnection resolves what is counted only where it was asked for.
-func (r *Resolver) ApiKeyConnection() generated.ApiKeyConnectionResolver { //nolint:revive // gqlgen's spelling
+func (r *Resolver) ApiKeyConnection() generated.ApiKeyConnectionResolver {
 	return apiKeyConnectionResolver{r}
 }
 

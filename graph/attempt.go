@@ -17,7 +17,7 @@ type httpRequestResolver struct{ *Resolver }
 func (r *Resolver) Attempt() generated.AttemptResolver { return attemptResolver{r} }
 
 // HttpRequest resolves the body of a request, which is not stored with the attempt.
-func (r *Resolver) HttpRequest() generated.HttpRequestResolver { //nolint:revive // gqlgen's spelling
+func (r *Resolver) HttpRequest() generated.HttpRequestResolver {
 	return httpRequestResolver{r}
 }
 

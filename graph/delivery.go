@@ -48,7 +48,9 @@ func (r deliveryResolver) NextAttemptAt(_ context.Context, d *models.Delivery) (
 }
 
 func (r deliveryResolver) Attempts(ctx context.Context, d *models.Delivery) ([]models.Attempt, error) {
-	list, err := load(ctx, loadersOf(ctx).attempts, d.ID)
+	l := loadersOf(ctx)
+	l.deliveries.Prime(d.ID, *d) // an attempt that asks for its delivery, or for its body, needs no statement
+	list, err := load(ctx, l.attempts, d.ID)
 	if list == nil {
 		return nil, err
 	}
@@ -56,7 +58,9 @@ func (r deliveryResolver) Attempts(ctx context.Context, d *models.Delivery) ([]m
 }
 
 func (r deliveryResolver) LastAttempt(ctx context.Context, d *models.Delivery) (*models.Attempt, error) {
-	return load(ctx, loadersOf(ctx).lastAttempts, d.ID)
+	l := loadersOf(ctx)
+	l.deliveries.Prime(d.ID, *d)
+	return load(ctx, l.lastAttempts, d.ID)
 }
 
 func (r mutationResolver) Redeliver(ctx context.Context, deliveryID string) (*model.RedeliverPayload, error) {

@@ -14,7 +14,7 @@ import (
 func requireScope(ctx context.Context, _ any, next graphql.Resolver, scope models.Scope) (any, error) {
 	p, ok := auth.FromContext(ctx)
 	if !ok || !p.Has(scope) {
-		return nil, &forbidden{scope: scope}
+		return nil, &forbiddenError{scope: scope}
 	}
 	return next(ctx)
 }

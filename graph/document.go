@@ -101,7 +101,9 @@ func (l *Limits) cutErrors(errs gqlerror.List) gqlerror.List {
 	}
 	for _, e := range errs {
 		e.Message = cut(e.Message)
-		setCode(e, codeValidationFailed)
+		if codeOf(e) == "" {
+			setCode(e, codeValidationFailed)
+		}
 	}
 	return errs
 }

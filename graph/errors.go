@@ -48,22 +48,21 @@ func codeOf(e *gqlerror.Error) string {
 	return code
 }
 
-// badRequest is what a caller asked for in a way that cannot be answered.
-type badRequest struct{ message string }
+// badRequestError is what a caller asked for in a way that cannot be answered.
+type badRequestError struct{ message string }
 
-func (e *badRequest) Error() string { return e.message }
+func (e *badRequestError) Error() string { return e.message }
 
-// forbidden is what a caller's scopes do not cover.
-type forbidden struct{ scope models.Scope }
+// forbiddenError is what a caller's scopes do not cover.
+type forbiddenError struct{ scope models.Scope }
 
-func (e *forbidden) Error() string { return "this needs the scope " + string(e.scope) }
+func (e *forbiddenError) Error() string { return "this needs the scope " + string(e.scope) }
 
 // present turns the error of a field into the one that the caller sees. What it does not know is
 // INTERNAL, with a reference that is in the log beside the real error.
 func (h *Handler) present(ctx context.Context, err error) *gqlerror.Error {
 	shown := h.classify(ctx, err)
-	var place *gqlerror.Error
-	if errors.As(err, &place) {
+	if place, ok := errors.AsType[*gqlerror.Error](err); ok {
 		shown.Path, shown.Locations = place.Path, place.Locations
 	}
 	if shown.Path == nil {
@@ -74,11 +73,11 @@ func (h *Handler) present(ctx context.Context, err error) *gqlerror.Error {
 
 func (h *Handler) classify(ctx context.Context, err error) *gqlerror.Error {
 	var (
-		bad         *badRequest
+		bad         *badRequestError
 		page        *models.PageError
 		stats       *models.StatsError
 		problems    models.Problems
-		scope       *forbidden
+		scope       *forbiddenError
 		unavailable *models.UnavailableError
 		limited     *auth.RateLimitedError
 		reported    *reportedError
@@ -169,8 +168,7 @@ func (h *Handler) recovered(ctx context.Context, value any) error {
 // problemsOf takes from err what belongs into a payload's userErrors. The other result is what
 // remains an error.
 func problemsOf(err error) ([]models.Problem, error) {
-	var problems models.Problems
-	if errors.As(err, &problems) {
+	if problems, ok := errors.AsType[models.Problems](err); ok {
 		return problems, nil
 	}
 	return nil, err

@@ -55,6 +55,7 @@ func (r eventResolver) Deliveries(ctx context.Context, e *models.Event, first *i
 	if err != nil {
 		return nil, err
 	}
+	loadersOf(ctx).events.Prime(e.ID, *e)
 	return deliveriesOfEvent(ctx, e.ID, f, models.Page{First: first, After: after, Last: last, Before: before})
 }
 

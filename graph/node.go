@@ -36,7 +36,7 @@ func (r queryResolver) Node(ctx context.Context, id string) (model.Node, error) 
 
 func (r queryResolver) Nodes(ctx context.Context, ids []string) ([]model.Node, error) {
 	if len(ids) > maxNodes {
-		return nil, &badRequest{"nodes finds at most 100 objects at once"}
+		return nil, &badRequestError{"nodes finds at most 100 objects at once"}
 	}
 	// All are asked for before the first is waited for, so that each kind costs one statement.
 	waiting := make([]func() (model.Node, error), len(ids))

@@ -71,7 +71,7 @@ func deliveryFilter(p *auth.Principal, f *model.DeliveryFilter) (models.Delivery
 func filterSizes(sizes ...int) error {
 	for _, n := range sizes {
 		if n > maxFilterList {
-			return &badRequest{"a list in a filter may have at most 100 entries"}
+			return &badRequestError{"a list in a filter may have at most 100 entries"}
 		}
 	}
 	return nil
@@ -79,7 +79,7 @@ func filterSizes(sizes ...int) error {
 
 func filterTimes(since, until *time.Time) error {
 	if since != nil && until != nil && until.Before(*since) {
-		return &badRequest{"until must not be before since"}
+		return &badRequestError{"until must not be before since"}
 	}
 	return nil
 }

@@ -12,10 +12,10 @@ type request struct {
 	variables     []byte // the text of a JSON object, empty for none
 }
 
-// malformed is a body that is JSON and still no GraphQL request.
-type malformed struct{ message string }
+// malformedError is a body that is JSON and still no GraphQL request.
+type malformedError struct{ message string }
 
-func (e *malformed) Error() string { return e.message }
+func (e *malformedError) Error() string { return e.message }
 
 // parseRequest reads the body of a request: one JSON object and nothing after it. Keys count as they
 // are written; those that GraphQL over HTTP does not name are ignored.
@@ -25,12 +25,12 @@ func parseRequest(body []byte, maxDepth int) (request, error) {
 	case '{':
 	case '[':
 		// Batches would multiply every limit.
-		return request{}, &malformed{"the body must be one request, not a list of them"}
+		return request{}, &malformedError{"the body must be one request, not a list of them"}
 	default:
 		if _, err := s.value(); err != nil {
 			return request{}, err
 		}
-		return request{}, &malformed{"the body must be a JSON object"}
+		return request{}, &malformedError{"the body must be a JSON object"}
 	}
 	var r request
 	var found bool
@@ -38,7 +38,7 @@ func parseRequest(body []byte, maxDepth int) (request, error) {
 		switch key {
 		case "query":
 			if s.peek() != '"' {
-				return &malformed{`"query" must be a text`}
+				return &malformedError{`"query" must be a text`}
 			}
 			text, err := s.quoted()
 			if err == nil {
@@ -62,7 +62,7 @@ func parseRequest(body []byte, maxDepth int) (request, error) {
 	case s.end() != nil:
 		return request{}, errTrailing
 	case !found:
-		return request{}, &malformed{`the body has no "query"`}
+		return request{}, &malformedError{`the body has no "query"`}
 	}
 	return r, nil
 }
@@ -71,7 +71,7 @@ func parseRequest(body []byte, maxDepth int) (request, error) {
 func (s *scanner) orNull(first byte, message string, found func(text []byte)) error {
 	start := s.peek()
 	if start != first && start != 'n' {
-		return &malformed{message}
+		return &malformedError{message}
 	}
 	text, err := s.value()
 	if err == nil && start == first {

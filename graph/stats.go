@@ -118,7 +118,7 @@ func (r *Resolver) statsQuery(since, until *time.Time, interval *string) (models
 	}
 	d, err := models.ParseDuration(*interval)
 	if err != nil || d <= 0 {
-		return q, &badRequest{"interval must be a length of time in whole minutes, e.g. PT15M"}
+		return q, &badRequestError{"interval must be a length of time in whole minutes, e.g. PT15M"}
 	}
 	q.Interval = d
 	return q, nil
@@ -136,7 +136,7 @@ func niceInterval(window time.Duration) time.Duration {
 			return d
 		}
 	}
-	return (least/day + 1) * day
+	return (least + day).Truncate(day)
 }
 
 func deliveryStats(s models.Stats) *model.DeliveryStats {

@@ -38,7 +38,7 @@ func (l *Limits) readVariables(schema *ast.Schema, op *ast.OperationDefinition, 
 		err := r.uniqueMembers(func(name string) error {
 			def := op.VariableDefinitions.ForName(name)
 			if def == nil {
-				_, err := r.scanner.value()
+				_, err := r.value()
 				return err
 			}
 			r.path = append(r.path[:0], "$"+name)
@@ -215,10 +215,10 @@ func (r *variableReader) scalar(name string, first byte) (any, error) {
 		}
 		return r.text(first, "expected a text or a whole number")
 	default: // URL, Duration: whether the text is one is told with everything else that is wrong
-		switch {
-		case first == '"':
+		switch first {
+		case '"':
 			return r.text(first, "")
-		case first == '{' || first == '[':
+		case '{', '[':
 			return nil, r.fail("expected a text")
 		}
 		raw, err := r.value()

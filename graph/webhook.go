@@ -29,7 +29,7 @@ func (r queryResolver) Webhook(ctx context.Context, id, externalID *string) (*mo
 	t := r.store.Tenant(p.Reach())
 	switch {
 	case (id == nil) == (externalID == nil):
-		return nil, &badRequest{"give exactly one of id and externalId"}
+		return nil, &badRequestError{"give exactly one of id and externalId"}
 	case id != nil:
 		return found(t.Webhook(ctx, *id))
 	}
@@ -109,7 +109,9 @@ func (r webhookResolver) Deliveries(ctx context.Context, w *models.Webhook, firs
 	if err != nil {
 		return nil, err
 	}
-	page, err := loadersOf(ctx).ofWebhook.Load(ctx, key)
+	l := loadersOf(ctx)
+	l.webhooks.Prime(w.ID, *w)
+	page, err := l.ofWebhook.Load(ctx, key)
 	if err != nil {
 		return nil, err
 	}
