@@ -170,7 +170,7 @@ func (s *Store) afterCommit(ctx context.Context, err error, f *flush, xid string
 		return nil, err
 	}
 	left := time.Until(deadlineOf(ctx, s.timeout))
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), max(left, s.timeout/8))
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), max(left, s.timeout/8, 250*time.Millisecond))
 	defer cancel()
 	for {
 		// In: an event of the transaction, its name. Out: is it there, and how the transaction stands.
