@@ -83,7 +83,7 @@ func (s *snapshots) update(ctx context.Context, r reader) (*snapshot, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read event types: %w", err)
 		}
-		if next.catalogue, err = catalogue.New(rows); err != nil {
+		if next.catalogue, err = compile(old.catalogue, rows); err != nil {
 			return nil, fmt.Errorf("compile catalogue: %w", err)
 		}
 		// Filters and payload queries are compiled against the catalogue.
@@ -91,6 +91,14 @@ func (s *snapshots) update(ctx context.Context, r reader) (*snapshot, error) {
 	}
 	s.current.Store(next)
 	return next, nil
+}
+
+// compile makes the catalogue of rows, keeping what the one before has compiled already.
+func compile(before *catalogue.Catalogue, rows []models.EventType) (*catalogue.Catalogue, error) {
+	if before == nil {
+		return catalogue.New(rows)
+	}
+	return before.With(rows)
 }
 
 // index gives the tenant's compiled webhooks within snap, loading them where they are missing.
