@@ -35,6 +35,21 @@ func (c *Control) CancelEvent(ctx context.Context, p *auth.Principal, id string)
 	return event, cancelled, nil
 }
 
+// EraseEvent removes an event's data, its shaped bodies and the stored responses, and ends what is
+// open. Once it has answered, no attempt of it starts, and none that still runs leaves a response
+// behind. The record that it existed stays.
+func (c *Control) EraseEvent(ctx context.Context, p *auth.Principal, id string) (models.Event, error) {
+	event, err := c.store.EraseEvent(ctx, p.Reach(), id)
+	if err != nil {
+		return models.Event{}, translateAt(err, "id")
+	}
+	if err := c.store.AwaitEventQuiet(ctx, id); err != nil {
+		return models.Event{}, err
+	}
+	c.logger.InfoContext(ctx, "event erased", "event_id", id)
+	return event, nil
+}
+
 // Redeliver makes a delivery that has ended due again, now, with the bytes of its earlier
 // attempts. An open one, one of a deleted or disabled webhook or of an erased event is
 // NOT_ALLOWED_NOW.

@@ -79,3 +79,12 @@ func (r mutationResolver) CancelEvent(ctx context.Context, id string) (*model.Ca
 	}
 	return &model.CancelEventPayload{Event: &e, Cancelled: cancelled}, nil
 }
+
+func (r mutationResolver) EraseEvent(ctx context.Context, id string) (*model.EraseEventPayload, error) {
+	e, err := r.control.EraseEvent(ctx, caller(ctx), id)
+	if err != nil {
+		problems, err := problemsOf(err)
+		return &model.EraseEventPayload{UserErrors: problems}, err
+	}
+	return &model.EraseEventPayload{Event: &e}, nil
+}

@@ -9,7 +9,8 @@ import (
 const (
 	liteReadDelivery = `
 SELECT id, tenant, webhook_id, event_type, status, status_reason, status_detail, "trigger", attempt_count, schedule_step,
-  attempt_trigger, next_attempt_at, claim_token, last_outcome, last_status, succeeded_at, completed_at
+  attempt_trigger, next_attempt_at, claim_token, last_outcome, last_status, succeeded_at, completed_at,
+  EXISTS (SELECT 1 FROM events WHERE events.id = deliveries.event_id AND erased_at IS NOT NULL)
 FROM deliveries WHERE id = ?`
 	liteMadeAttempts = `SELECT number, token, coalesce(outcome, '') FROM attempts WHERE delivery_id = ? AND number >= ?`
 	// A worker that was taken for dead replaces the row that says so.
@@ -64,7 +65,7 @@ func liteLock(tx *liteTx, records []AttemptRecord) (*ledger, error) {
 			d = &entry{}
 			return row.Scan(&d.ID, &d.Tenant, &d.WebhookID, &d.EventType, &d.Status, &d.StatusReason, &d.StatusDetail, &d.Trigger,
 				&d.AttemptCount, &d.ScheduleStep, &d.AttemptTrigger, &d.NextAttemptAt, &d.ClaimToken, &d.LastOutcome, &d.LastStatus,
-				&d.SucceededAt, &d.CompletedAt)
+				&d.SucceededAt, &d.CompletedAt, &d.erased)
 		}, liteReadDelivery, id)
 		if err != nil {
 			return nil, err

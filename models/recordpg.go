@@ -21,6 +21,11 @@ SELECT a.delivery_id, a.number, a.token, coalesce(a.outcome, '')
 FROM unnest($1::text[], $2::integer[]) AS u (id, number)
 JOIN attempts a ON a.delivery_id = u.id AND a.number >= u.number`
 
+// In: ids, locked before. Out: those whose event was erased. It is a statement of its own, after the
+// lock: whoever erases holds the lock too, so either the attempt is seen there or the erasure here.
+const pgErasedDeliveries = `
+SELECT d.id FROM deliveries d JOIN events e ON e.id = d.event_id WHERE d.id = ANY($1::text[]) AND e.erased_at IS NOT NULL`
+
 const pgInsertAttempts = `
 INSERT INTO attempts (delivery_id, number, tenant, token, "trigger", started_at, ended_at, outcome, error, remote_address,
   request_url, request_headers, response_status, response_headers, response_body, response_truncated,
@@ -121,6 +126,18 @@ func pgLock(ctx context.Context, p *pgSession, records []AttemptRecord) (*ledger
 			}
 			if d := byID[id]; d != nil {
 				d.attempts = append(d.attempts, m)
+			}
+		}
+		return rows.Err()
+	})
+	batch.Queue(pgErasedDeliveries, ids).Query(func(rows pgx.Rows) error {
+		for rows.Next() {
+			var id string
+			if err := rows.Scan(&id); err != nil {
+				return err
+			}
+			if d := byID[id]; d != nil {
+				d.erased = true
 			}
 		}
 		return rows.Err()

@@ -21,6 +21,7 @@ type entry struct {
 	attempts []madeAttempt
 	changed  bool
 	free     bool // its claim has ended
+	erased   bool // its event was erased: nothing that a receiver answers is kept
 }
 
 type madeAttempt struct {
@@ -58,6 +59,9 @@ func (l *ledger) record(r *AttemptRecord) (Recorded, *written) {
 	}
 	a := r.Attempt
 	a.Tenant = d.Tenant
+	if d.erased {
+		a.ResponseHeaders, a.ResponseBody = nil, nil
+	}
 	own := slices.IndexFunc(d.attempts, func(m madeAttempt) bool { return m.token == a.Token })
 	fits := d.AttemptCount == a.Number-1 && (d.ClaimToken == nil || *d.ClaimToken == a.Token)
 	var row *written

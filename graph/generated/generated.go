@@ -108,6 +108,7 @@ type MutationResolver interface {
 	EmitEvent(ctx context.Context, input model.EmitEventInput) (*model.EmitEventPayload, error)
 	EmitEvents(ctx context.Context, inputs []model.EmitEventInput) (*model.EmitEventsPayload, error)
 	CancelEvent(ctx context.Context, id string) (*model.CancelEventPayload, error)
+	EraseEvent(ctx context.Context, id string) (*model.EraseEventPayload, error)
 	Redeliver(ctx context.Context, deliveryID string) (*model.RedeliverPayload, error)
 	CancelDelivery(ctx context.Context, deliveryID string) (*model.CancelDeliveryPayload, error)
 	CreateAPIKey(ctx context.Context, input model.CreateAPIKeyInput) (*model.CreateAPIKeyPayload, error)
@@ -940,6 +941,14 @@ type CancelEventPayload {
   userErrors: [UserError!]!
 }
 
+"""The answer to eraseEvent."""
+type EraseEventPayload {
+  """The event without its data; null when there are userErrors."""
+  event: Event
+  """What the caller can put right; then nothing was changed."""
+  userErrors: [UserError!]!
+}
+
 # ---------------------------------------------------------------- deliveries and attempts
 
 """One event on its way to one webhook."""
@@ -1522,6 +1531,16 @@ type Mutation {
     id: ID!
   ): CancelEventPayload @auth(scope: MANAGE)
 
+  """
+  Removes an event's data, what payload queries made of it and the responses that were kept, and cancels
+  its open deliveries. Once it answers, no attempt starts. The record that it happened stays. It cannot
+  be undone.
+  """
+  eraseEvent(
+    """The event's id."""
+    id: ID!
+  ): EraseEventPayload @auth(scope: MANAGE)
+
   """Sends a delivery that has ended once more: the same body, signed afresh. An open one: NOT_ALLOWED_NOW."""
   redeliver(
     """The delivery's id."""
@@ -1838,6 +1857,16 @@ func (ec *executionContext) childFields_EmitEventsPayload(ctx context.Context, f
 		return ec.fieldContext_EmitEventsPayload_userErrors(ctx, field)
 	}
 	return nil, fmt.Errorf("no field named %q was found under type EmitEventsPayload", field.Name)
+}
+
+func (ec *executionContext) childFields_EraseEventPayload(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+	switch field.Name {
+	case "event":
+		return ec.fieldContext_EraseEventPayload_event(ctx, field)
+	case "userErrors":
+		return ec.fieldContext_EraseEventPayload_userErrors(ctx, field)
+	}
+	return nil, fmt.Errorf("no field named %q was found under type EraseEventPayload", field.Name)
 }
 
 func (ec *executionContext) childFields_Event(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
@@ -2525,6 +2554,20 @@ func (ec *executionContext) field_Mutation_emitEvents_args(ctx context.Context, 
 		return nil, err
 	}
 	args["inputs"] = arg0
+	return args, nil
+}
+
+func (ec *executionContext) field_Mutation_eraseEvent_args(ctx context.Context, rawArgs map[string]any) (map[string]any, error) {
+	var err error
+	args := map[string]any{}
+	arg0, err := graphql.ProcessArgField(ctx, rawArgs, "id",
+		func(ctx context.Context, v any) (string, error) {
+			return ec.unmarshalNID2string(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["id"] = arg0
 	return args, nil
 }
 
@@ -5633,6 +5676,70 @@ func (ec *executionContext) fieldContext_EmitEventsPayload_userErrors(_ context.
 	return fc, nil
 }
 
+func (ec *executionContext) _EraseEventPayload_event(ctx context.Context, field graphql.CollectedField, obj *model.EraseEventPayload) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_EraseEventPayload_event(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Event, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *models.Event) graphql.Marshaler {
+			return ec.marshalOEvent2ᚖgithubᚗcomᚋintervengineᚋwebhooksᚋmodelsᚐEvent(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_EraseEventPayload_event(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "EraseEventPayload",
+		Field:      field,
+		IsMethod:   false,
+		IsResolver: false,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_Event(ctx, field)
+		},
+	}
+	return fc, nil
+}
+
+func (ec *executionContext) _EraseEventPayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *model.EraseEventPayload) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_EraseEventPayload_userErrors(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.UserErrors, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v []models.Problem) graphql.Marshaler {
+			return ec.marshalNUserError2ᚕgithubᚗcomᚋintervengineᚋwebhooksᚋmodelsᚐProblemᚄ(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_EraseEventPayload_userErrors(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "EraseEventPayload",
+		Field:      field,
+		IsMethod:   false,
+		IsResolver: false,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_UserError(ctx, field)
+		},
+	}
+	return fc, nil
+}
+
 func (ec *executionContext) _Event_id(ctx context.Context, field graphql.CollectedField, obj *models.Event) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
@@ -7489,6 +7596,68 @@ func (ec *executionContext) fieldContext_Mutation_cancelEvent(ctx context.Contex
 	}()
 	ctx = graphql.WithFieldContext(ctx, fc)
 	if fc.Args, err = ec.field_Mutation_cancelEvent_args(ctx, field.ArgumentMap(ec.Variables)); err != nil {
+		ec.Error(ctx, err)
+		return fc, err
+	}
+	return fc, nil
+}
+
+func (ec *executionContext) _Mutation_eraseEvent(ctx context.Context, field graphql.CollectedField) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Mutation_eraseEvent(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			fc := graphql.GetFieldContext(ctx)
+			return ec.Resolvers.Mutation().EraseEvent(ctx, fc.Args["id"].(string))
+		},
+		func(ctx context.Context, next graphql.Resolver) graphql.Resolver {
+			directive0 := next
+
+			directive1 := func(ctx context.Context) (any, error) {
+				scope, err := ec.unmarshalNScope2githubᚗcomᚋintervengineᚋwebhooksᚋmodelsᚐScope(ctx, "MANAGE")
+				if err != nil {
+					var zeroVal *model.EraseEventPayload
+					return zeroVal, err
+				}
+				if ec.Directives.Auth == nil {
+					var zeroVal *model.EraseEventPayload
+					return zeroVal, errors.New("directive auth is not implemented")
+				}
+				return ec.Directives.Auth(ctx, nil, directive0, scope)
+			}
+
+			next = directive1
+			return next
+		},
+		func(ctx context.Context, selections ast.SelectionSet, v *model.EraseEventPayload) graphql.Marshaler {
+			return ec.marshalOEraseEventPayload2ᚖgithubᚗcomᚋintervengineᚋwebhooksᚋgraphᚋmodelᚐEraseEventPayload(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_Mutation_eraseEvent(ctx context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "Mutation",
+		Field:      field,
+		IsMethod:   true,
+		IsResolver: true,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_EraseEventPayload(ctx, field)
+		},
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			err = ec.Recover(ctx, r)
+			ec.Error(ctx, err)
+		}
+	}()
+	ctx = graphql.WithFieldContext(ctx, fc)
+	if fc.Args, err = ec.field_Mutation_eraseEvent_args(ctx, field.ArgumentMap(ec.Variables)); err != nil {
 		ec.Error(ctx, err)
 		return fc, err
 	}
@@ -13290,6 +13459,44 @@ func (ec *executionContext) _EmitEventsPayload(ctx context.Context, sel ast.Sele
 	return out
 }
 
+var eraseEventPayloadImplementors = []string{"EraseEventPayload"}
+
+func (ec *executionContext) _EraseEventPayload(ctx context.Context, sel ast.SelectionSet, obj *model.EraseEventPayload) graphql.Marshaler {
+	fields := graphql.CollectFields(ec.OperationContext, sel, eraseEventPayloadImplementors)
+
+	out := graphql.NewFieldSet(fields)
+	deferred := graphql.NewDeferredGroup(ctx)
+	for i, field := range fields {
+		switch field.Name {
+		case "__typename":
+			out.Values[i] = graphql.MarshalString("EraseEventPayload")
+		case "event":
+			out.Values[i] = ec._EraseEventPayload_event(ctx, field, obj)
+			if out.Values[i] == graphql.RequiredNull {
+				out.Invalids++
+			}
+		case "userErrors":
+			out.Values[i] = ec._EraseEventPayload_userErrors(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		default:
+			panic("unknown field " + strconv.Quote(field.Name))
+		}
+	}
+	out.Dispatch(ctx)
+	if out.Invalids > 0 {
+		return graphql.Null
+	}
+
+	if n := len(deferred.Defers); n > 0 {
+		atomic.AddInt32(&ec.Deferred, int32(min(n, math.MaxInt32)))
+		ec.ProcessDeferredGroup(deferred)
+	}
+
+	return out
+}
+
 var eventImplementors = []string{"Event", "Node"}
 
 func (ec *executionContext) _Event(ctx context.Context, sel ast.SelectionSet, obj *models.Event) graphql.Marshaler {
@@ -13860,6 +14067,13 @@ func (ec *executionContext) _Mutation(ctx context.Context, sel ast.SelectionSet)
 		case "cancelEvent":
 			out.Values[i] = ec.OperationContext.RootResolverMiddleware(innerCtx, func(ctx context.Context) (res graphql.Marshaler) {
 				return ec._Mutation_cancelEvent(ctx, field)
+			})
+			if out.Values[i] == graphql.RequiredNull {
+				out.Invalids++
+			}
+		case "eraseEvent":
+			out.Values[i] = ec.OperationContext.RootResolverMiddleware(innerCtx, func(ctx context.Context) (res graphql.Marshaler) {
+				return ec._Mutation_eraseEvent(ctx, field)
 			})
 			if out.Values[i] == graphql.RequiredNull {
 				out.Invalids++
@@ -16494,6 +16708,13 @@ func (ec *executionContext) marshalOEmitEventsPayload2ᚖgithubᚗcomᚋinterven
 		return graphql.Null
 	}
 	return ec._EmitEventsPayload(ctx, sel, v)
+}
+
+func (ec *executionContext) marshalOEraseEventPayload2ᚖgithubᚗcomᚋintervengineᚋwebhooksᚋgraphᚋmodelᚐEraseEventPayload(ctx context.Context, sel ast.SelectionSet, v *model.EraseEventPayload) graphql.Marshaler {
+	if v == nil {
+		return graphql.Null
+	}
+	return ec._EraseEventPayload(ctx, sel, v)
 }
 
 func (ec *executionContext) marshalOEvent2ᚖgithubᚗcomᚋintervengineᚋwebhooksᚋmodelsᚐEvent(ctx context.Context, sel ast.SelectionSet, v *models.Event) graphql.Marshaler {

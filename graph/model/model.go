@@ -266,6 +266,14 @@ type EmitEventsPayload struct {
 	UserErrors []models.Problem `json:"userErrors"`
 }
 
+// The answer to eraseEvent.
+type EraseEventPayload struct {
+	// The event without its data; null when there are userErrors.
+	Event *models.Event `json:"event,omitempty"`
+	// What the caller can put right; then nothing was changed.
+	UserErrors []models.Problem `json:"userErrors"`
+}
+
 // A page of events, newest first.
 type EventConnection struct {
 	// The page's events, each with its cursor.
