@@ -197,7 +197,10 @@ func (a *App) wire() (err error) {
 		a.worker, err = worker.New(worker.Options{
 			Store: a.store, Keyring: a.keyring, Client: client, Queue: a.queue, Logger: a.logger, Registerer: a.metrics, Version: a.options.Version,
 			Timeout: c.AttemptTimeout, Schedule: c.RetrySchedule, Concurrency: c.WorkerConcurrency, WebhookShare: c.WebhookShare,
-			RetryAfterMax: c.RetryAfterMax,
+			RetryAfterMax: c.RetryAfterMax, Redis: a.queue.Client(), DisableAfter: c.DisableAfter, Notifier: a.intake,
+			Breaker: worker.BreakerOptions{
+				Window: c.BreakerWindow, Cooldown: c.BreakerCooldown, MinAttempts: c.BreakerMinAttempts, Threshold: c.BreakerThreshold,
+			},
 		})
 		if err != nil {
 			return fmt.Errorf("make worker: %w", err)
@@ -237,6 +240,10 @@ func (a *App) start(ctx context.Context) (err error) {
 	}
 	a.intake.Start()
 	a.lifecycle.onStop("intake", a.intake.Stop)
+	if a.worker != nil {
+		// After intake, which its notices go through.
+		a.lifecycle.run("webhook health", a.worker.RunHealth)
+	}
 	if c.AdminListenAddr != "" {
 		mux := http.NewServeMux()
 		a.operatorRoutes(mux)

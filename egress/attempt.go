@@ -53,6 +53,9 @@ type Result struct {
 	// RetryAfter and WebhookDelivery are the response's headers of those names, as
 	// they came, cut at 100 bytes; empty when absent.
 	RetryAfter, WebhookDelivery string
+	// OwnFault says that this process lacked what a connection needs, such as a file descriptor:
+	// nothing was sent, and the receiver has no part in it.
+	OwnFault bool
 }
 
 const (
@@ -89,6 +92,7 @@ func (c *Client) Do(ctx context.Context, request Request) Result {
 			expired: expired, abandoned: ctx.Err() != nil && !expired,
 			connected: connected, status: result.Status, timeout: timeout,
 		})
+		result.OwnFault = !connected && exhausted(result.err)
 	}
 	return result.Result
 }

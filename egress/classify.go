@@ -53,6 +53,12 @@ func classify(err error, v verdict) (Outcome, string) {
 	return ResponseError, describeResponse(err, v)
 }
 
+// exhausted reports that this process or its machine ran out of what a connection needs.
+func exhausted(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOBUFS) ||
+		errors.Is(err, syscall.ENOMEM)
+}
+
 func describeStatus(status int) string {
 	text := http.StatusText(status)
 	if text != "" {

@@ -28,6 +28,9 @@ type Claim struct {
 	ClaimedAt       time.Time // by the database's clock
 	Succeeded       bool      // a 2xx was recorded earlier; this is a redelivery
 	CreatedAt       time.Time
+	// Waited is why the delivery waited until now: the reason of its last release, or SCHEDULED.
+	// "" where it had none.
+	Waited DeliveryStatusReason
 }
 
 // Later is a delivery that is open and not due yet.
@@ -67,7 +70,8 @@ FROM c
 WHERE t.id = c.id AND (t.status IN ('PENDING', 'RETRYING') AND t.next_attempt_at <= statement_timestamp()) IS TRUE
   AND (t.claim_token IS NULL OR t.claim_token = $2)
 RETURNING t.id, t.tenant, t.event_id, t.webhook_id, c.revision, t.event_type, c."timestamp", coalesce(t.body, c.data),
-  t.attempt_count + 1, t.attempt_trigger, t.schedule_step, t.claimed_at, t.succeeded_at IS NOT NULL, t.created_at`
+  t.attempt_count + 1, t.attempt_trigger, t.schedule_step, t.claimed_at, t.succeeded_at IS NOT NULL, t.created_at,
+  coalesce(t.status_reason, '')`
 
 // Claim takes the deliveries among ids that are open, due, free and whose webhook is active, for
 // lease, under token, which must be new. Those that are only not due yet come back as Later; the
@@ -108,7 +112,7 @@ func (s *Store) claim(ctx context.Context, ids []string, token string, lease tim
 			for rows.Next() {
 				c := Claim{Token: token}
 				if err := rows.Scan(&c.DeliveryID, &c.Tenant, &c.EventID, &c.WebhookID, &c.WebhookRevision, &c.EventType,
-					&c.EventTimestamp, &c.Data, &c.Number, &c.Trigger, &c.ScheduleStep, &c.ClaimedAt, &c.Succeeded, &c.CreatedAt); err != nil {
+					&c.EventTimestamp, &c.Data, &c.Number, &c.Trigger, &c.ScheduleStep, &c.ClaimedAt, &c.Succeeded, &c.CreatedAt, &c.Waited); err != nil {
 					return err
 				}
 				claims = append(claims, c)
@@ -161,7 +165,8 @@ func (s *Store) notClaimed(ctx context.Context, ids []string, token string, leas
 
 const liteClaimable = `
 SELECT d.id, d.tenant, d.event_id, d.webhook_id, w.revision, d.event_type, e."timestamp", coalesce(d.body, e.data),
-  d.attempt_count + 1, d.attempt_trigger, d.schedule_step, d.succeeded_at IS NOT NULL, d.created_at
+  d.attempt_count + 1, d.attempt_trigger, d.schedule_step, d.succeeded_at IS NOT NULL, d.created_at,
+  coalesce(d.status_reason, '')
 FROM deliveries d JOIN webhooks w ON w.id = d.webhook_id JOIN events e ON e.id = d.event_id
 WHERE d.id = ?1 AND d.status IN ('PENDING', 'RETRYING') AND d.next_attempt_at <= ?2
   AND (d.claim_token IS NULL OR d.claim_token = ?3)
@@ -179,7 +184,7 @@ func (s *Store) liteClaim(ctx context.Context, ids []string, token string, lease
 				claims = append(claims, c)
 				p := &claims[len(claims)-1]
 				return row.Scan(&p.DeliveryID, &p.Tenant, &p.EventID, &p.WebhookID, &p.WebhookRevision, &p.EventType,
-					&p.EventTimestamp, &p.Data, &p.Number, &p.Trigger, &p.ScheduleStep, &p.Succeeded, &p.CreatedAt)
+					&p.EventTimestamp, &p.Data, &p.Number, &p.Trigger, &p.ScheduleStep, &p.Succeeded, &p.CreatedAt, &p.Waited)
 			}, liteClaimable, id, tx.now, token)
 			if err != nil {
 				return err

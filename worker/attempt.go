@@ -2,61 +2,251 @@ package worker
 
 import (
 	"context"
+	"fmt"
+	"math/rand/v2"
+	"runtime/debug"
 	"time"
 
-	"github.com/intervengine/webhooks/batch"
+	"golang.org/x/sync/semaphore"
+
 	"github.com/intervengine/webhooks/egress"
 	"github.com/intervengine/webhooks/models"
-	"github.com/intervengine/webhooks/queue"
 )
 
-// What an attempt waits before it is due again when a fault of ours kept it from starting.
-const faultDelay = 5 * time.Second
+const (
+	// lateDelay is for a claim that could not start in time: this process or the database is busy,
+	// and coming back at once would keep them so.
+	lateDelay = time.Second
+	// faultDelay is what a delivery waits whose webhook cannot be read as it is stored.
+	faultDelay = 30 * time.Second
+)
 
-// deliver makes one attempt of a claimed delivery and sees it recorded. claimed is when the claim
-// was asked for, by this process's own clock, which a stopped process cannot fool.
-func (w *Worker) deliver(c *models.Claim, claimed time.Time) {
-	ctx := context.WithoutCancel(w.attempts)
+// claim is a claimed delivery. at is when the claim was asked for, by this process's own clock,
+// which a stopped process cannot fool.
+type claim struct {
+	*models.Claim
+	at time.Time
+}
+
+// deliver makes one attempt of a claimed delivery and sees it recorded, or gives the claim back. It
+// has a place in the room and leaves it.
+func (w *Worker) deliver(c claim) {
+	place := &place{room: w.room, held: true}
+	defer place.leave()
 	key := models.ClaimKey{DeliveryID: c.DeliveryID, Token: c.Token}
-	w.running.add(key, claimed)
+	w.running.add(key, c.at)
 	defer w.running.remove(key)
-
-	r, err := w.receivers.get(ctx, c.WebhookID, c.WebhookRevision)
-	if err != nil {
-		// Nothing is ever sent unsigned or to a guess: it waits until the fault is mended.
-		w.opt.Logger.ErrorContext(ctx, "webhook not readable, delivery waits", "webhook", c.WebhookID, "delivery", c.DeliveryID, "error", err)
-		w.giveBack(ctx, models.Release{DeliveryID: c.DeliveryID, Token: c.Token, After: faultDelay})
+	ctx := context.WithoutCancel(w.attempts)
+	defer func() {
+		if value := recover(); value != nil {
+			w.panicked(ctx, c, value)
+		}
+	}()
+	record, release := w.attempt(c, place)
+	if release != nil {
+		w.giveBack(ctx, *release)
 		return
 	}
-	if wait, ok := w.share.take(c.WebhookID); !ok {
-		w.giveBack(ctx, models.Release{DeliveryID: c.DeliveryID, Token: c.Token, After: wait})
-		return
+	w.write(ctx, record)
+}
+
+// attempt passes every gate in turn, the shared ones last, and makes the attempt. A release says
+// that none was made.
+func (w *Worker) attempt(c claim, place *place) (models.AttemptRecord, *models.Release) {
+	// Waiting for anything ends when it is too late to start.
+	start, cancel := context.WithDeadline(w.attempts, c.at.Add(startWithin))
+	defer cancel()
+	r, err := w.receivers.get(start, c.WebhookID, c.WebhookRevision)
+	if err != nil {
+		return models.AttemptRecord{}, w.unreadable(c, err)
+	}
+	person := c.Trigger == models.TriggerManual || c.Trigger == models.TriggerTest
+	leave, wait := w.circuits.pass(start, c.WebhookID, person, r.timeout, c.CreatedAt)
+	if leave == nil {
+		return models.AttemptRecord{}, w.held(c, heldByCircuit, wait)
+	}
+	told := tellsNothing
+	defer func() { w.circuits.settle(leave, told) }()
+
+	slot := w.share.take(c.WebhookID)
+	if !w.stand(start, slot, place) {
+		return models.AttemptRecord{}, w.held(c, heldByShare, slot.after)
+	}
+	var took time.Duration
+	defer func() { w.share.give(slot, took) }()
+
+	if r.rate > 0 {
+		answer, err := w.limiter.ask(start, rateAsk{
+			webhookID: c.WebhookID, rate: r.rate, returning: c.Waited == models.ReasonRateLimited, created: c.CreatedAt,
+		})
+		switch {
+		case err != nil:
+			w.opt.Logger.DebugContext(start, "rate limit not known, delivery waits", "delivery", c.DeliveryID, "error", err)
+			return models.AttemptRecord{}, w.held(c, heldByRate, spread(unlimitedRetry))
+		case !answer.granted:
+			return models.AttemptRecord{}, w.held(c, heldByRate, answer.wait)
+		case !w.limiter.begin(start, answer):
+			return models.AttemptRecord{}, w.held(c, heldByRate, shortestWait)
+		}
 	}
 	started := time.Now()
-	if started.Sub(claimed) > startWithin || w.attempts.Err() != nil {
-		w.share.give(c.WebhookID, 0)
-		w.giveBack(ctx, models.Release{DeliveryID: c.DeliveryID, Token: c.Token})
-		return
+	if started.Sub(c.at) > startWithin || w.attempts.Err() != nil {
+		return models.AttemptRecord{}, w.held(c, heldBack, spread(lateDelay))
 	}
 	request := egress.Request{
 		ID: c.EventID, Target: r.target, Headers: r.headers, Timestamp: started, Timeout: r.timeout,
 		Body: models.Envelope(c.EventType, c.EventTimestamp, c.Data), Signer: r.signerAt(started), Version: w.opt.Version,
 	}
 	result := w.opt.Client.Do(w.attempts, request)
-	w.share.give(c.WebhookID, result.EndedAt.Sub(result.StartedAt))
-	w.metrics.observe(c, result)
-	w.write(ctx, w.recordOf(c, r, request, result))
+	if result.OwnFault {
+		return models.AttemptRecord{}, w.held(c, heldByFault, spread(lateDelay))
+	}
+	took = result.EndedAt.Sub(result.StartedAt)
+	told = verdictOf(result)
+	if r.rate > 0 {
+		w.limiter.reportSlow(w.attempts, c.WebhookID, result.Timing.DNS+result.Timing.Connect+result.Timing.TLS)
+	}
+	w.metrics.observe(c.Claim, result)
+	return w.recordOf(c.Claim, r, request, result), nil
+}
+
+// spread puts those that wait for the same reason apart.
+func spread(d time.Duration) time.Duration {
+	return d + rand.N(d) //nolint:gosec // spreading load, not guarding anything
+}
+
+// place is a delivery's place in the room.
+type place struct {
+	room *semaphore.Weighted
+	held bool
+}
+
+func (p *place) leave() {
+	if p.held {
+		p.room.Release(1)
+		p.held = false
+	}
+}
+
+// stand waits in line for the webhook's slot and reports whether it is held. Who stands in line has
+// no place in the room: other webhooks' deliveries take it.
+func (w *Worker) stand(ctx context.Context, t *slot, p *place) bool {
+	select {
+	case <-t.ready:
+		return true
+	default:
+	}
+	if t.after > 0 {
+		return false
+	}
+	if !w.lines.TryAcquire(1) {
+		return !w.share.leave(t)
+	}
+	defer w.lines.Release(1)
+	p.leave()
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-t.ready:
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	if w.share.leave(t) {
+		return false
+	}
+	if p.room.Acquire(ctx, 1) != nil {
+		w.share.give(t, 0)
+		t.after = shortestWait
+		return false
+	}
+	p.held = true
+	return true
+}
+
+// heldWhy is why a claim was given back unstarted.
+type heldWhy string
+
+const (
+	heldByCircuit heldWhy = "circuit"
+	heldByRate    heldWhy = "rate"
+	heldByShare   heldWhy = "share"
+	heldByFault   heldWhy = "fault"
+	heldBack      heldWhy = "late"
+)
+
+// held gives a claim back unstarted. A worker that stops does not make its deliveries wait.
+func (w *Worker) held(c claim, why heldWhy, wait time.Duration) *models.Release {
+	w.metrics.held.WithLabelValues(string(why)).Inc()
+	release := &models.Release{DeliveryID: c.DeliveryID, Token: c.Token, After: wait}
+	if w.attempts.Err() != nil {
+		release.After = 0
+	}
+	reason := c.Waited
+	switch why {
+	case heldByCircuit:
+		reason = models.ReasonCircuitOpen
+		release.Detail = "The circuit breaker is open: too many of the latest attempts failed. It tries again by itself."
+	case heldByRate:
+		reason = models.ReasonRateLimited
+		release.Detail = "Waits for its turn: the webhook's rate limit is reached."
+	case heldByShare:
+		release.Detail = "Waits for its turn: the webhook has as many attempts under way as it may have."
+	case heldByFault, heldBack:
+	}
+	// Its turn in the limit's line is kept through other waits.
+	if reason == models.ReasonCircuitOpen || reason == models.ReasonRateLimited {
+		release.Reason = &reason
+	}
+	return release
+}
+
+// unreadable gives back a claim whose webhook could not be opened. Nothing is ever sent unsigned or
+// to a guess: it waits until the fault is mended, and no attempt is counted.
+func (w *Worker) unreadable(c claim, err error) *models.Release {
+	delay := lateDelay
+	if !transient(err) {
+		delay = faultDelay
+		if w.receivers.complain(c.WebhookID) {
+			w.opt.Logger.Error("webhook cannot be opened, its deliveries wait", "webhook", c.WebhookID, "error", err) //nolint:sloglint // of no one call
+		}
+	}
+	release := w.held(c, heldByFault, spread(delay))
+	if delay == faultDelay {
+		release.Detail = "Waits because of a fault of this server: what is stored of the webhook cannot be opened."
+	}
+	return release
+}
+
+// panicked records a delivery's attempt that a fault of ours broke off. The schedule goes on, so
+// that one that does it every time ends, and its history says why.
+func (w *Worker) panicked(ctx context.Context, c claim, value any) {
+	// The value itself may hold data.
+	w.opt.Logger.ErrorContext(ctx, "delivery panicked", "delivery", c.DeliveryID, "webhook", c.WebhookID,
+		"panic_type", fmt.Sprintf("%T", value), "stack", string(debug.Stack()))
+	w.metrics.panics.Inc()
+	now := models.Instant(time.Now())
+	outcome, text := models.OutcomeAbandoned, "An internal fault broke the attempt off."
+	schedule := w.opt.Schedule
+	if r := w.receivers.known(c.WebhookID); r != nil {
+		schedule = r.schedule
+	}
+	disposition := models.Ended(models.DeliveryFailed, models.ReasonRetriesExhausted, "An internal fault broke off the last attempt.")
+	if delay, more := retryDelay(schedule, c.ScheduleStep); more && c.Trigger != models.TriggerTest {
+		disposition = models.RetryAfter(delay)
+	}
+	w.write(ctx, models.AttemptRecord{
+		Attempt: models.Attempt{
+			DeliveryID: c.DeliveryID, Number: c.Number, Tenant: c.Tenant, Token: c.Token, Trigger: c.Trigger,
+			StartedAt: now, EndedAt: &now, Outcome: &outcome, Error: &text, RequestHeaders: models.Headers{},
+		},
+		WebhookID: c.WebhookID, EventType: c.EventType, Disposition: disposition,
+	})
 }
 
 // recordOf is what the database is told of an attempt.
 func (w *Worker) recordOf(c *models.Claim, r *receiver, request egress.Request, result egress.Result) models.AttemptRecord {
 	outcome := models.Outcome(result.Outcome)
 	disposition, effect := decide(c, r, result, w.opt.RetryAfterMax)
-	if w.attempts.Err() != nil && result.Outcome == egress.Abandoned {
-		// A stop ran out of grace: the receiver may or may not have got it, so it is due again now.
-		outcome = models.OutcomeAbandoned
-		disposition, effect = models.HandedBack(), models.EffectNone
-	}
 	ended := models.Instant(result.EndedAt)
 	a := models.Attempt{
 		DeliveryID: c.DeliveryID, Number: c.Number, Tenant: c.Tenant, Token: c.Token, Trigger: c.Trigger,
@@ -88,71 +278,6 @@ func micros(d time.Duration) *int64 {
 	return &n
 }
 
-// write records an attempt. It does not give up while the process lives: an attempt that was
-// made must not be forgotten because the database was away for a while.
-func (w *Worker) write(ctx context.Context, record models.AttemptRecord) {
-	backoff := 50 * time.Millisecond
-	for {
-		recorded, err := w.recorder.Do(ctx, record)
-		if err == nil {
-			w.after(recorded)
-			return
-		}
-		w.opt.Logger.WarnContext(ctx, "attempt not recorded yet", "delivery", record.Attempt.DeliveryID, "error", err)
-		select {
-		case <-w.stopping:
-			// Its claim runs out, and the reconciler shows it as abandoned.
-			return
-		case <-time.After(backoff):
-			backoff = min(2*backoff, 2*time.Second)
-		}
-	}
-}
-
-// record is the recorder's flush: one transaction for the outcomes of many attempts.
-func (w *Worker) record(ctx context.Context, records []models.AttemptRecord) ([]batchResult, error) {
-	recorded, err := w.opt.Store.Record(ctx, records)
-	if err != nil {
-		return nil, err
-	}
-	results := make([]batchResult, len(recorded))
-	for n := range recorded {
-		results[n].Value = recorded[n]
-	}
-	return results, nil
-}
-
-// giveBack returns a claim whose attempt was not started.
-func (w *Worker) giveBack(ctx context.Context, release models.Release) {
-	recorded, err := w.releaser.Do(ctx, release)
-	if err != nil {
-		// The claim runs out by itself.
-		w.opt.Logger.WarnContext(ctx, "claim not given back", "delivery", release.DeliveryID, "error", err)
-		return
-	}
-	w.after(recorded)
-}
-
-func (w *Worker) release(ctx context.Context, releases []models.Release) ([]batchResult, error) {
-	recorded, err := w.opt.Store.Release(ctx, releases)
-	if err != nil {
-		return nil, err
-	}
-	results := make([]batchResult, len(recorded))
-	for n := range recorded {
-		results[n].Value = recorded[n]
-	}
-	return results, nil
-}
-
-// after puts the next attempt on the queue, where there is one.
-func (w *Worker) after(r models.Recorded) {
-	if !r.Applied || r.NextAttemptAt == nil || r.Status != models.DeliveryPending && r.Status != models.DeliveryRetrying {
-		return
-	}
-	w.opt.Queue.EnqueueAsync([]queue.Item{{DeliveryID: r.DeliveryID, Attempt: r.AttemptCount + 1, At: *r.NextAttemptAt}})
-}
-
 func shownHeaders(list []egress.ShownHeader) models.Headers {
 	out := make(models.Headers, len(list))
 	for n, h := range list {
@@ -160,5 +285,3 @@ func shownHeaders(list []egress.ShownHeader) models.Headers {
 	}
 	return out
 }
-
-type batchResult = batch.Result[models.Recorded]

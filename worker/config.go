@@ -48,20 +48,45 @@ type receivers struct {
 	timeout  time.Duration
 	schedule []time.Duration
 
-	mu     sync.Mutex
-	byID   map[string]*receiver
-	flight singleflight.Group
+	mu         sync.Mutex
+	byID       map[string]*receiver
+	complained map[string]time.Time // webhooks that could not be opened, when that was logged
+	flight     singleflight.Group
+}
+
+// complainEvery is how often a webhook that cannot be opened is logged.
+const complainEvery = time.Minute
+
+// complain reports whether it is time to log that the webhook cannot be opened.
+func (r *receivers) complain(webhookID string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	if last, ok := r.complained[webhookID]; ok && now.Sub(last) < complainEvery {
+		return false
+	}
+	if len(r.complained) >= maxReceivers {
+		clear(r.complained)
+	}
+	r.complained[webhookID] = now
+	return true
+}
+
+// known is the webhook as it was opened last; nil where it was not.
+func (r *receivers) known(webhookID string) *receiver {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.byID[webhookID]
 }
 
 func (r *receivers) get(ctx context.Context, webhookID string, revision int64) (*receiver, error) {
-	r.mu.Lock()
-	known := r.byID[webhookID]
-	r.mu.Unlock()
-	if known != nil && known.revision >= revision {
+	if known := r.known(webhookID); known != nil && known.revision >= revision {
 		return known, nil
 	}
 	// Keyed by revision too: a load that began before a change must not answer those after it.
 	v, err, _ := r.flight.Do(fmt.Sprintf("%s/%d", webhookID, revision), func() (any, error) {
+		// Others wait for this read too: it must not end with the patience of the first.
+		ctx := context.WithoutCancel(ctx)
 		webhook, err := r.store.WebhookByID(ctx, webhookID)
 		if err != nil {
 			return nil, fmt.Errorf("read webhook: %w", err)

@@ -12,6 +12,8 @@ type metrics struct {
 	attempts *prometheus.CounterVec
 	duration prometheus.Histogram
 	latency  prometheus.Histogram
+	held     *prometheus.CounterVec
+	panics   prometheus.Counter
 }
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
@@ -27,8 +29,17 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 			Name: "webhooks_emit_to_receipt_seconds", Help: "From an event's commit to the answer of its first attempt, where that succeeded.",
 			Buckets: prometheus.ExponentialBuckets(0.001, 2, 16),
 		}),
+		held: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "webhooks_held_back_total", Help: "Claimed deliveries that were given back unstarted, by why they wait.",
+		}, []string{"reason"}),
+		panics: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "webhooks_attempt_panics_total", Help: "Attempts that an internal fault broke off.",
+		}),
 	}
-	for _, c := range []prometheus.Collector{m.attempts, m.duration, m.latency} {
+	for _, why := range []heldWhy{heldByCircuit, heldByRate, heldByShare, heldByFault, heldBack} {
+		m.held.WithLabelValues(string(why))
+	}
+	for _, c := range []prometheus.Collector{m.attempts, m.duration, m.latency, m.held, m.panics} {
 		if err := r.Register(c); err != nil {
 			return nil, err
 		}

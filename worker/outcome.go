@@ -16,10 +16,33 @@ const (
 	sayAbort   = "abort-message"
 )
 
+// said is what the receiver asked for beyond its status.
+func said(result egress.Result) string {
+	return strings.ToLower(strings.TrimSpace(result.WebhookDelivery))
+}
+
+// verdictOf says what an attempt's result tells the circuit breaker.
+func verdictOf(result egress.Result) verdict {
+	switch result.Outcome {
+	case egress.Success:
+		return tellsWell
+	case egress.Abandoned, egress.BlockedTarget:
+		return tellsNothing
+	case egress.HTTPError, egress.Timeout, egress.DNSError, egress.ConnectError, egress.TLSError, egress.ResponseError:
+	}
+	if said(result) == sayAbort {
+		return tellsNothing
+	}
+	return tellsBroken
+}
+
 // decide says what an attempt's result means for its delivery.
 func decide(c *models.Claim, r *receiver, result egress.Result, retryAfterMax time.Duration) (models.Disposition, models.WebhookEffect) {
-	said := strings.ToLower(strings.TrimSpace(result.WebhookDelivery))
-	gone := result.Status == http.StatusGone || said == sayDisable
+	if result.Outcome == egress.Abandoned {
+		// A stop ran out of grace: the receiver may or may not have got it, so it is due again now.
+		return models.HandedBack(), models.EffectNone
+	}
+	gone := result.Status == http.StatusGone || said(result) == sayDisable
 	effect := models.EffectNone
 	if gone {
 		effect = models.EffectGone
@@ -29,7 +52,7 @@ func decide(c *models.Claim, r *receiver, result egress.Result, retryAfterMax ti
 		return models.Succeeded(), effect
 	case gone:
 		return models.Ended(models.DeliveryCancelled, models.ReasonGone, "The receiver said that it is gone; its webhook was disabled."), effect
-	case said == sayAbort:
+	case said(result) == sayAbort:
 		return models.Ended(models.DeliveryCancelled, models.ReasonAbortedByReceiver, "The receiver asked for this delivery to be given up."), effect
 	case c.Trigger == models.TriggerTest:
 		return models.Ended(models.DeliveryFailed, models.ReasonRetriesExhausted, "A test is attempted once."), effect

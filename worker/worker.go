@@ -22,6 +22,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
 	"golang.org/x/sync/semaphore"
 
 	"github.com/intervengine/webhooks/batch"
@@ -40,8 +41,6 @@ const (
 	lease = 30 * time.Second
 	// extendEvery is how often the claims of attempts that are still running are extended.
 	extendEvery = 10 * time.Second
-	// handBackWithin bounds the last recording of a stopping worker.
-	handBackWithin = 4 * time.Second
 )
 
 // Enqueuer puts deliveries on the queue without waiting. It may drop them: the reconciler repairs.
@@ -67,7 +66,17 @@ type Options struct {
 	WebhookShare float64
 	// RetryAfterMax caps a receiver's Retry-After.
 	RetryAfterMax time.Duration
+	// Redis is where workers share rate limits and circuit breakers: the queue's own.
+	Redis   redis.UniversalClient
+	Breaker BreakerOptions
+	// DisableAfter is how long a webhook may only fail before it is disabled.
+	DisableAfter time.Duration
+	// Notifier takes the notices about webhooks that fail and are disabled.
+	Notifier Notifier
 }
+
+// maxLines bounds the deliveries that stand in line for a slot of their webhook, all together.
+const maxLines = 8192
 
 // errStopping sends a task back to the queue: another worker, or the next start, takes it.
 var errStopping = errors.New("worker is stopping")
@@ -78,7 +87,11 @@ type Worker struct {
 	receivers *receivers
 	room      *semaphore.Weighted
 	share     *share
-	claimer   *batch.Committer[string, *models.Claim]
+	lines     *semaphore.Weighted
+	limiter   *limiter
+	circuits  *circuits
+	health    *health
+	claimer   *batch.Committer[string, claim]
 	recorder  *batch.Committer[models.AttemptRecord, models.Recorded]
 	releaser  *batch.Committer[models.Release, models.Recorded]
 	running   *inFlight
@@ -88,7 +101,7 @@ type Worker struct {
 	// ends only when a stop runs out of grace.
 	attempts context.Context
 	abort    context.CancelFunc
-	extender sync.WaitGroup
+	duties   sync.WaitGroup
 	stopping chan struct{}
 	stopOnce sync.Once
 }
@@ -102,16 +115,21 @@ func New(opt Options) (*Worker, error) {
 	w := &Worker{
 		opt: opt,
 		receivers: &receivers{
-			store: opt.Store, keyring: opt.Keyring, timeout: opt.Timeout, schedule: opt.Schedule, byID: map[string]*receiver{},
+			store: opt.Store, keyring: opt.Keyring, timeout: opt.Timeout, schedule: opt.Schedule,
+			byID: map[string]*receiver{}, complained: map[string]time.Time{},
 		},
 		room:     semaphore.NewWeighted(int64(opt.Concurrency)),
 		share:    newShare(int(float64(opt.Concurrency)*opt.WebhookShare), time.Now),
+		lines:    semaphore.NewWeighted(maxLines),
+		limiter:  newLimiter(opt.Redis),
+		circuits: newCircuits(opt.Breaker, opt.Redis, opt.Logger),
+		health:   newHealth(opt),
 		running:  newInFlight(),
 		metrics:  m,
 		stopping: make(chan struct{}),
 	}
 	w.attempts, w.abort = context.WithCancel(context.Background())
-	w.claimer = batch.New(batch.Options[string, *models.Claim]{Flush: w.claim})
+	w.claimer = batch.New(batch.Options[string, claim]{Flush: w.claim})
 	w.recorder = batch.New(batch.Options[models.AttemptRecord, models.Recorded]{Flush: w.record})
 	w.releaser = batch.New(batch.Options[models.Release, models.Recorded]{Flush: w.release})
 	return w, nil
@@ -122,18 +140,27 @@ func (w *Worker) Start() {
 	w.claimer.Start()
 	w.recorder.Start()
 	w.releaser.Start()
-	w.extender.Go(w.extend)
+	w.limiter.start(context.WithoutCancel(w.attempts))
+	w.circuits.asks.Start()
+	w.circuits.reports.Start()
+	w.duties.Go(w.extend)
+	w.duties.Go(func() { w.circuits.watch(w.stopping) })
 }
 
 // Stop ends the worker after its tasks were stopped: attempts that still run are cut off and
 // handed back, and what came of the others is written down.
 func (w *Worker) Stop(ctx context.Context) error {
 	w.abort()
-	// Every slot back means that every attempt has ended and was recorded or handed back.
-	err := w.room.Acquire(ctx, int64(w.opt.Concurrency))
+	// No place taken in the lines and in the room means that every attempt has ended and was
+	// recorded or handed back.
+	err := w.lines.Acquire(ctx, maxLines)
+	if err == nil {
+		err = w.room.Acquire(ctx, int64(w.opt.Concurrency))
+	}
 	w.stopOnce.Do(func() { close(w.stopping) })
-	w.extender.Wait()
-	return errors.Join(err, w.claimer.Stop(ctx), w.recorder.Stop(ctx), w.releaser.Stop(ctx))
+	w.duties.Wait()
+	return errors.Join(err, w.claimer.Stop(ctx), w.recorder.Stop(ctx), w.releaser.Stop(ctx),
+		w.limiter.asks.Stop(ctx), w.circuits.asks.Stop(ctx), w.circuits.reports.Stop(ctx))
 }
 
 // Handle attempts the deliveries that ids name, as far as they are due, and returns when all that
@@ -153,43 +180,39 @@ func (w *Worker) Handle(ctx context.Context, ids []string) error {
 		w.room.Release(int64(len(ids)))
 		return errStopping
 	}
-	claimed := time.Now()
 	claims, err := w.claimAll(ctx, ids)
 	w.room.Release(int64(len(ids) - len(claims)))
 	var all sync.WaitGroup
 	for _, c := range claims {
-		all.Go(func() {
-			defer w.room.Release(1)
-			w.deliver(c, claimed)
-		})
+		all.Go(func() { w.deliver(c) })
 	}
 	all.Wait()
 	return err
 }
 
 // claimAll claims each id together with whatever other tasks are claiming at the moment.
-func (w *Worker) claimAll(ctx context.Context, ids []string) ([]*models.Claim, error) {
+func (w *Worker) claimAll(ctx context.Context, ids []string) ([]claim, error) {
 	type answer struct {
-		claim *models.Claim
+		claim claim
 		err   error
 	}
 	answers := make(chan answer, len(ids))
 	var errs error
 	waiting := 0
 	for _, id := range ids {
-		if err := w.claimer.Submit(id, func(c *models.Claim, err error) { answers <- answer{c, err} }); err != nil {
+		if err := w.claimer.Submit(id, func(c claim, err error) { answers <- answer{c, err} }); err != nil {
 			errs = err
 			continue
 		}
 		waiting++
 	}
-	claims := make([]*models.Claim, 0, waiting)
+	claims := make([]claim, 0, waiting)
 	for range waiting {
 		a := <-answers
 		switch {
 		case a.err != nil:
 			errs = a.err
-		case a.claim != nil:
+		case a.claim.Claim != nil:
 			claims = append(claims, a.claim)
 		}
 	}
@@ -201,7 +224,9 @@ func (w *Worker) claimAll(ctx context.Context, ids []string) ([]*models.Claim, e
 }
 
 // claim is the claimer's flush: one statement for the ids of many tasks.
-func (w *Worker) claim(ctx context.Context, ids []string) ([]batch.Result[*models.Claim], error) {
+func (w *Worker) claim(ctx context.Context, ids []string) ([]batch.Result[claim], error) {
+	// The database's time of the claim is later than this, never earlier.
+	at := time.Now()
 	claims, err := w.opt.Store.Claim(ctx, ids, uuid.NewString(), lease)
 	if err != nil {
 		return nil, err
@@ -210,16 +235,16 @@ func (w *Worker) claim(ctx context.Context, ids []string) ([]batch.Result[*model
 	for n := range claims.Claimed {
 		byID[claims.Claimed[n].DeliveryID] = &claims.Claimed[n]
 	}
-	results := make([]batch.Result[*models.Claim], len(ids))
+	results := make([]batch.Result[claim], len(ids))
 	for n, id := range ids {
-		results[n].Value = byID[id]
+		results[n].Value = claim{Claim: byID[id], at: at}
 		// The same id twice in a batch is one attempt.
 		delete(byID, id)
 	}
 	if len(claims.Later) > 0 {
 		later := make([]queue.Item, len(claims.Later))
 		for n, l := range claims.Later {
-			later[n] = queue.Item{DeliveryID: l.DeliveryID, Attempt: l.AttemptCount + 1, At: l.NextAttemptAt}
+			later[n] = queue.Item{DeliveryID: l.DeliveryID, Attempt: l.AttemptCount, At: l.NextAttemptAt}
 		}
 		w.opt.Queue.EnqueueAsync(later)
 	}

@@ -1,0 +1,148 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/intervengine/webhooks/batch"
+	"github.com/intervengine/webhooks/models"
+	"github.com/intervengine/webhooks/queue"
+)
+
+type batchResult = batch.Result[models.Recorded]
+
+const (
+	firstBackoff = 50 * time.Millisecond
+	lastBackoff  = 2 * time.Second
+	// maxRefusals is how often a record may be refused as it is before its texts are left out, and
+	// again before it is given up.
+	maxRefusals = 3
+)
+
+// errPanicked is how a panic below a flush comes out.
+var errPanicked = errors.New("panicked")
+
+// transient reports whether err is the database's or the process's own passing trouble, so that
+// trying again later may help.
+func transient(err error) bool {
+	var away *models.UnavailableError
+	return errors.As(err, &away) || errors.Is(err, batch.ErrBusy) || errors.Is(err, batch.ErrStopped) ||
+		errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+}
+
+// write records an attempt. It does not give up while the process lives: an attempt that was
+// made must not be forgotten because the database was away for a while.
+func (w *Worker) write(ctx context.Context, record models.AttemptRecord) {
+	refused := 0
+	w.insist(ctx, "attempt not recorded yet", record.Attempt.DeliveryID, func() (bool, error) {
+		recorded, err := w.recorder.Do(ctx, record)
+		switch {
+		case err == nil:
+			w.after(recorded)
+			if record.Effect == models.EffectGone && recorded.Applied {
+				w.health.kick()
+			}
+			return true, nil
+		case transient(err):
+			return false, err
+		}
+		if refused++; refused == maxRefusals {
+			// What the receiver sent cannot be stored, whatever it is: the outcome must be.
+			record.Attempt.ResponseBody, record.Attempt.ResponseHeaders, record.Attempt.Error = nil, nil, nil
+		}
+		return refused == 2*maxRefusals, err
+	})
+}
+
+// giveBack returns a claim whose attempt was not started. It insists too: a claim that runs out
+// would be taken for an attempt.
+func (w *Worker) giveBack(ctx context.Context, release models.Release) {
+	refused := 0
+	w.insist(ctx, "claim not given back yet", release.DeliveryID, func() (bool, error) {
+		recorded, err := w.releaser.Do(ctx, release)
+		switch {
+		case err == nil:
+			w.after(recorded)
+			return true, nil
+		case transient(err):
+			return false, err
+		}
+		refused++
+		return refused == maxRefusals, err
+	})
+}
+
+// insist repeats do until it is done or the worker has stopped. An error with the last try is final.
+// The claim is extended meanwhile; in the end it runs out, and the reconciler shows it as abandoned.
+func (w *Worker) insist(ctx context.Context, message, deliveryID string, do func() (done bool, err error)) {
+	backoff := firstBackoff
+	for {
+		done, err := do()
+		switch {
+		case done && err != nil:
+			w.opt.Logger.ErrorContext(ctx, "claim left to run out", "delivery", deliveryID, "error", err)
+			return
+		case done:
+			return
+		}
+		w.opt.Logger.WarnContext(ctx, message, "delivery", deliveryID, "error", err)
+		select {
+		case <-w.stopping:
+			return
+		case <-time.After(backoff):
+			backoff = min(2*backoff, lastBackoff)
+		}
+	}
+}
+
+// record is the recorder's flush: one transaction for the outcomes of many attempts.
+func (w *Worker) record(ctx context.Context, records []models.AttemptRecord) ([]batchResult, error) {
+	return oneBad(records, func(some []models.AttemptRecord) ([]models.Recorded, error) { return w.opt.Store.Record(ctx, some) })
+}
+
+// release is the releaser's flush.
+func (w *Worker) release(ctx context.Context, releases []models.Release) ([]batchResult, error) {
+	return oneBad(releases, func(some []models.Release) ([]models.Recorded, error) { return w.opt.Store.Release(ctx, some) })
+}
+
+// oneBad writes all at once, and each by itself where the database refuses them together: one that
+// it will not take must not hold up the others for ever.
+func oneBad[T any](items []T, write func([]T) ([]models.Recorded, error)) ([]batchResult, error) {
+	safely := func(some []T) (recorded []models.Recorded, err error) {
+		defer func() {
+			if value := recover(); value != nil {
+				err = fmt.Errorf("%w: %T", errPanicked, value)
+			}
+		}()
+		return write(some)
+	}
+	results := make([]batchResult, len(items))
+	recorded, err := safely(items)
+	switch {
+	case err == nil:
+		for n := range recorded {
+			results[n].Value = recorded[n]
+		}
+		return results, nil
+	case len(items) == 1 || transient(err):
+		return nil, err
+	}
+	for n := range items {
+		if recorded, err = safely(items[n : n+1]); err != nil {
+			results[n].Err = err
+			continue
+		}
+		results[n].Value = recorded[0]
+	}
+	return results, nil
+}
+
+// after puts the next attempt on the queue, where there is one.
+func (w *Worker) after(r models.Recorded) {
+	if !r.Applied || r.NextAttemptAt == nil || r.Status != models.DeliveryPending && r.Status != models.DeliveryRetrying {
+		return
+	}
+	w.opt.Queue.EnqueueAsync([]queue.Item{{DeliveryID: r.DeliveryID, Attempt: r.AttemptCount, At: *r.NextAttemptAt}})
+}
