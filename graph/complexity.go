@@ -12,8 +12,8 @@ import (
 var fieldCost = map[string]int{
 	"Event.data":              5,
 	"EventType.schema":        5,
-	"HttpRequest.body":        20,
-	"HttpResponse.body":       10,
+	"HttpRequest.body":        5,
+	"HttpResponse.body":       5,
 	"Webhook.deliveries":      20,
 	"Webhook.stats":           50,
 	"Event.deliveries":        20,
@@ -25,7 +25,7 @@ var fieldCost = map[string]int{
 
 // How many entries a list without a page size is taken to have.
 var listSize = map[string]int{
-	"Delivery.attempts":                     10, // a retry schedule's worth; there may be up to 100
+	"Delivery.attempts":                     4, // most have one; there may be up to 100
 	"Webhook.retrySchedule":                 1,
 	"UpsertEventTypePayload.brokenWebhooks": 10, // most changes break none; there may be up to 100
 }

@@ -2,8 +2,12 @@ package graph
 
 import (
 	"context"
-	"fmt"
+	"slices"
 	"strconv"
+
+	"github.com/99designs/gqlgen/graphql"
+	"github.com/vektah/gqlparser/v2/ast"
+	"github.com/vektah/gqlparser/v2/gqlerror"
 
 	"github.com/intervengine/webhooks/graph/generated"
 	"github.com/intervengine/webhooks/graph/model"
@@ -39,12 +43,21 @@ func (r mutationResolver) EmitEvents(ctx context.Context, inputs []model.EmitEve
 	}
 	outputs := r.intake.Emit(ctx, caller(ctx), events)
 	results := make([]model.EmitEventPayload, len(outputs))
+	failed := make(map[int]error)
 	for i, output := range outputs {
 		var err error
 		if results[i], err = emitPayload(output, "inputs", strconv.Itoa(i)); err != nil {
-			// Some inputs may be stored. What the caller can do is the same as after any unknown
-			// outcome: repeat the batch under the same idempotency keys.
-			return nil, fmt.Errorf("input %d: %w", i, err)
+			failed[i] = err
+		}
+	}
+	if len(failed) > 0 && len(failed) == len(outputs) {
+		return nil, failed[0] // one error says as much as a hundred
+	}
+	// Some are stored: their answers must not be lost with the others' errors.
+	for i := range outputs {
+		if err, ok := failed[i]; ok {
+			path := append(slices.Clone(graphql.GetPath(ctx)), ast.PathName("results"), ast.PathIndex(i))
+			graphql.AddError(ctx, &gqlerror.Error{Err: err, Path: path})
 		}
 	}
 	return &model.EmitEventsPayload{Results: results}, nil

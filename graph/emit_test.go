@@ -109,6 +109,25 @@ func TestE4_BatchLimit(t *testing.T) {
 	assert.Len(t, v.at("events", "nodes"), 100, "the batch of 101 left nothing")
 }
 
+// An input that fails in a way that is no userErrors leaves the others their answers.
+func TestE4_EachInputIsAnsweredByItself(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	inputs := batch(3)
+	inputs[1]["tenant"] = "other"
+	const emit = `mutation($inputs: [EmitEventInput!]!) { batch: emitEvents(inputs: $inputs) { results { event { id } userErrors { code } } } }`
+	r := f.do(t, f.emit, emit, variables{"inputs": inputs})
+	assert.Equal(t, []any{"batch", "results", 1.0}, requireCode(t, r, "FORBIDDEN").Path)
+	var v tree
+	require.NoError(t, json.Unmarshal(r.Data, &v))
+	for i, result := range v.at("batch", "results").([]any) {
+		assert.Equal(t, i != 1, tree(result.(map[string]any)).at("event") != nil)
+	}
+	r = f.do(t, f.emit, emit, variables{"inputs": inputs[1:2]})
+	assert.Equal(t, []any{"batch"}, requireCode(t, r, "FORBIDDEN").Path)
+	assert.JSONEq(t, `{"batch":null}`, string(r.Data))
+}
+
 // attempt makes the attempts of a delivery that a worker would make, with these outcomes.
 func (f *fixture) attempt(t *testing.T, deliveryID string, outcomes ...models.Outcome) {
 	t.Helper()

@@ -63,7 +63,7 @@ func New(o Options) *Handler {
 	if o.Store == nil || o.Intake == nil || o.Control == nil || o.Logger == nil {
 		panic("graph: a required option is missing")
 	}
-	o.Limits.setDefaults()
+	o.Limits.setDefaults(o.Intake.MaxBatch())
 	if o.Timeout <= 0 {
 		o.Timeout = 30 * time.Second
 	}

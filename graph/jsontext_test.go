@@ -128,7 +128,7 @@ func TestNegotiate(t *testing.T) {
 func TestParseErrorsQuoteNoData(t *testing.T) {
 	t.Parallel()
 	limits := Limits{}
-	limits.setDefaults()
+	limits.setDefaults(100)
 	d := documents{limits: &limits}
 	for name, query := range map[string]string{
 		"a text where none belongs":   `{ a "canary" }`,

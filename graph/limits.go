@@ -13,7 +13,7 @@ import (
 // default in brackets. Everything but Complexity, ListInput and Introspection is counted before the
 // document is validated, because validation itself can cost the square of what it is given.
 type Limits struct {
-	// BodyBytes is the largest body [27 MiB]; larger ones are refused before they are read.
+	// BodyBytes is the largest body [26 MiB, a full batch and what is around it]; larger ones are refused before they are read.
 	BodyBytes int64
 	// AnonymousBytes is the largest body of a caller without a valid key [64 KiB].
 	AnonymousBytes int64
@@ -39,10 +39,10 @@ type Limits struct {
 	Aliases int
 	// Directives is how many directives a document may use [50].
 	Directives int
-	// Complexity is how many fields an answer may have, pages taken at the size asked for [10,000];
+	// Complexity is how many fields an answer may have, pages taken at the size asked for [50,000];
 	// fields that cost more than others count for more. See complexity.go.
 	Complexity int
-	// ListInput is how many entries a list in arguments may have [1,000].
+	// ListInput is how many entries a list in arguments may have [1,000, or twice what emitEvents takes].
 	ListInput int
 	// CachedDocuments is how many checked documents are kept [1,000], each of at most 16 KiB.
 	CachedDocuments int
@@ -58,8 +58,9 @@ func orDefault[N int | int64](n *N, value N) {
 	}
 }
 
-func (l *Limits) setDefaults() {
-	orDefault(&l.BodyBytes, 27<<20)
+// setDefaults fills in what is zero, for an intake that takes maxBatch events at once.
+func (l *Limits) setDefaults(maxBatch int) {
+	orDefault(&l.BodyBytes, 26<<20)
 	orDefault(&l.AnonymousBytes, 64<<10)
 	orDefault(&l.Nesting, 512)
 	orDefault(&l.Tokens, 2_000)
@@ -73,8 +74,8 @@ func (l *Limits) setDefaults() {
 	orDefault(&l.Depth, 15)
 	orDefault(&l.Aliases, 50)
 	orDefault(&l.Directives, 50)
-	orDefault(&l.Complexity, 10_000)
-	orDefault(&l.ListInput, 1_000)
+	orDefault(&l.Complexity, 50_000)
+	orDefault(&l.ListInput, max(1_000, 2*maxBatch))
 	orDefault(&l.CachedDocuments, 1_000)
 	orDefault(&l.ValidationErrors, 20)
 }

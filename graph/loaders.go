@@ -36,14 +36,15 @@ type loaders struct {
 
 type loadersKey struct{}
 
-// withLoaders gives a request its loaders. They read as the caller in ctx may.
+// withLoaders gives a request its loaders, which are made when a field first uses one: an emit needs
+// none. They read as the caller in ctx may.
 func (r *Resolver) withLoaders(ctx context.Context) context.Context {
-	p := caller(ctx)
-	if p == nil {
-		return ctx
-	}
-	t := r.store.Tenant(p.Reach())
-	return context.WithValue(ctx, loadersKey{}, &loaders{
+	return context.WithValue(ctx, loadersKey{}, sync.OnceValue(func() *loaders { return r.newLoaders(ctx) }))
+}
+
+func (r *Resolver) newLoaders(ctx context.Context) *loaders {
+	t := r.store.Tenant(caller(ctx).Reach())
+	return &loaders{
 		webhooks:     newLoader(t.WebhooksByIDs),
 		events:       newLoader(t.EventsByIDs),
 		deliveries:   newLoader(t.DeliveriesByIDs),
@@ -56,17 +57,16 @@ func (r *Resolver) withLoaders(ctx context.Context) context.Context {
 		stats:        newLoader(statistics(t.StatsOfWebhooks)),
 		ofWebhook:    newLoader(pages(t.DeliveriesOfWebhooks)),
 		ofEvent:      newLoader(pages(t.DeliveriesOfEvents)),
-	})
+	}
 }
 
 func newLoader[K comparable, V any](fetch func(ctx context.Context, keys []K) (map[K]V, error)) *dataloadgen.Loader[K, V] {
 	return dataloadgen.NewMappedLoader(fetch, dataloadgen.WithWait(loaderWait))
 }
 
-// loadersOf are the loaders of the request. Fields that use them are behind @auth, so there are some.
+// loadersOf are the loaders of the request. Every field is resolved in one, by a known caller.
 func loadersOf(ctx context.Context) *loaders {
-	l, _ := ctx.Value(loadersKey{}).(*loaders)
-	return l
+	return ctx.Value(loadersKey{}).(func() *loaders)()
 }
 
 // load reads one object, nil where there is none.

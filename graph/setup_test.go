@@ -38,6 +38,8 @@ type fixture struct {
 	url   string
 	store *models.Store
 	log   *logBook
+	// handler is the API without authentication and HTTP.
+	handler http.Handler
 
 	admin                               string
 	read, manage, emit, all             string // of the tenant acme
@@ -97,7 +99,8 @@ func setupOn(t testing.TB, dsn string, changes ...change) *fixture {
 	for _, c := range changes {
 		c(&options)
 	}
-	server := httptest.NewServer(authenticator.Middleware(graph.New(options)))
+	f.handler = graph.New(options)
+	server := httptest.NewServer(authenticator.Middleware(f.handler))
 	t.Cleanup(server.Close)
 	f.url = server.URL
 
