@@ -183,7 +183,7 @@ func (a *App) wire() (err error) {
 	if a.options.Role != RoleWorker {
 		a.control = control.New(control.Options{
 			Store: a.store, Keyring: a.keyring, Guard: guard, Queue: a.queue, Tester: a.intake, Logger: a.logger,
-			Catalogue: a.intake.Catalogue, KeysChanged: a.auth.Invalidate,
+			Catalogue: a.intake.Catalogue, KeysChanged: a.auth.Invalidate, Version: a.options.Version,
 			Defaults: control.Defaults{Timeout: c.AttemptTimeout, Schedule: c.RetrySchedule},
 		})
 		a.graph = graph.New(graph.Options{

@@ -62,6 +62,8 @@ type Options struct {
 	// KeysChanged is called after an API key was made or revoked here, so that this process need
 	// not wait to hear of it; nil: it waits.
 	KeysChanged func()
+	// Version goes into the user agent of previews, as the worker's does into requests.
+	Version string
 	// Now is the clock, time.Now by default.
 	Now func() time.Time
 }
@@ -78,6 +80,7 @@ type Control struct {
 	logger      *slog.Logger
 	defaults    Defaults
 	keysChanged func()
+	version     string
 	now         func() time.Time
 }
 
@@ -99,7 +102,7 @@ func New(o Options) *Control {
 	return &Control{
 		store: o.Store, keyring: o.Keyring, guard: o.Guard, lookup: o.Lookup, catalogue: o.Catalogue,
 		queue: o.Queue, tester: o.Tester, logger: o.Logger, defaults: o.Defaults,
-		keysChanged: o.KeysChanged, now: o.Now,
+		keysChanged: o.KeysChanged, version: o.Version, now: o.Now,
 	}
 }
 

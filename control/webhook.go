@@ -22,28 +22,8 @@ const lookupTimeout = 2 * time.Second
 // ED25519, whose private half nobody ever sees. An external id that another webhook of the tenant
 // has is CONFLICT with that webhook's id.
 func (c *Control) CreateWebhook(ctx context.Context, p *auth.Principal, in WebhookInput) (w models.Webhook, secretKey string, err error) {
-	tenant, err := p.TenantFor(in.Tenant)
+	w, key, plan, err := c.draft(ctx, p, in, "input")
 	if err != nil {
-		return models.Webhook{}, "", err
-	}
-	if in.Signing == "" {
-		in.Signing = models.SigningHMAC
-	}
-	w = models.Webhook{
-		ID: models.NewID(models.PrefixWebhook), Tenant: tenant, Status: models.WebhookActive, Signing: in.Signing,
-	}
-	plan, err := c.plan(ctx, in.change(), w)
-	if err != nil {
-		return models.Webhook{}, "", err
-	}
-	if !auth.ValidTenant(tenant) {
-		plan.check.add(models.CodeInvalid, []string{"tenant"}, "a tenant's name has 1 to %d printable characters", auth.MaxTenantLength)
-	}
-	key, keyErr := signing.NewSecretKey(signing.Scheme(in.Signing))
-	if keyErr != nil {
-		plan.check.add(models.CodeInvalid, []string{"signing"}, "must be %s or %s", models.SigningHMAC, models.SigningEd25519)
-	}
-	if err := c.apply(plan, &w); err != nil {
 		return models.Webhook{}, "", err
 	}
 	if err := c.unique(ctx, plan, w); err != nil {
@@ -61,6 +41,32 @@ func (c *Control) CreateWebhook(ctx context.Context, p *auth.Principal, in Webho
 	return w, key.Reveal(), nil
 }
 
+// draft makes the webhook that in describes, and a key for it, and saves neither. What is wrong with
+// in is collected in the plan; its paths begin with prefix.
+func (c *Control) draft(ctx context.Context, p *auth.Principal, in WebhookInput, prefix ...string) (w models.Webhook, key signing.SecretKey, pl *plan, err error) {
+	tenant, err := p.TenantFor(in.Tenant)
+	if err != nil {
+		return w, key, nil, err
+	}
+	if in.Signing == "" {
+		in.Signing = models.SigningHMAC
+	}
+	w = models.Webhook{
+		ID: models.NewID(models.PrefixWebhook), Tenant: tenant, Status: models.WebhookActive, Signing: in.Signing,
+	}
+	if pl, err = c.plan(ctx, in.change(), w, prefix...); err != nil {
+		return w, key, nil, err
+	}
+	if !auth.ValidTenant(tenant) {
+		pl.check.add(models.CodeInvalid, []string{"tenant"}, "a tenant's name has 1 to %d printable characters", auth.MaxTenantLength)
+	}
+	key, keyErr := signing.NewSecretKey(signing.Scheme(in.Signing))
+	if keyErr != nil {
+		pl.check.add(models.CodeInvalid, []string{"signing"}, "must be %s or %s", models.SigningHMAC, models.SigningEd25519)
+	}
+	return w, key, pl, c.apply(pl, &w)
+}
+
 // UpdateWebhook changes what the change sets. With expectedVersion it changes nothing unless the
 // webhook's version is that one. Once a changed URL is answered, no attempt goes to the old one.
 func (c *Control) UpdateWebhook(ctx context.Context, p *auth.Principal, id string, change WebhookChange, expectedVersion *int) (models.Webhook, error) {
@@ -68,7 +74,7 @@ func (c *Control) UpdateWebhook(ctx context.Context, p *auth.Principal, id strin
 	if err != nil {
 		return models.Webhook{}, err
 	}
-	plan, err := c.plan(ctx, change, stored)
+	plan, err := c.plan(ctx, change, stored, "input")
 	if err != nil {
 		return models.Webhook{}, err
 	}
@@ -121,8 +127,8 @@ type plan struct {
 
 // plan reads the catalogue and resolves a new target: what takes time, and holds whatever the
 // row says by then.
-func (c *Control) plan(ctx context.Context, change WebhookChange, stored models.Webhook) (*plan, error) {
-	pl := &plan{change: change, check: checker{prefix: []string{"input"}}}
+func (c *Control) plan(ctx context.Context, change WebhookChange, stored models.Webhook, prefix ...string) (*plan, error) {
+	pl := &plan{change: change, check: checker{prefix: prefix}}
 	if change.EventTypes.Set || change.Filter.Value != nil || change.PayloadQuery.Value != nil {
 		known, err := c.catalogue(ctx)
 		if err != nil {

@@ -32,6 +32,9 @@ func (r attemptResolver) Request(_ context.Context, a *models.Attempt) (*model.H
 // Body is what every attempt of the delivery sends: the event's envelope around its data, or around
 // what the payload query made of it.
 func (r httpRequestResolver) Body(ctx context.Context, q *model.HTTPRequest) (string, error) {
+	if q.Preview != nil {
+		return *q.Preview, nil
+	}
 	l := loadersOf(ctx)
 	d, err := load(ctx, l.deliveries, q.Attempt.DeliveryID)
 	if d == nil {

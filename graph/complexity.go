@@ -17,6 +17,8 @@ var fieldCost = map[string]int{
 	"Webhook.deliveries":      20,
 	"Webhook.stats":           50,
 	"Event.deliveries":        20,
+	"Event.explain":           100,
+	"Query.previewDelivery":   50,
 	"Query.deliveryStats":     50,
 	"Query.eventCatalogueSdl": 100,
 	"Query.__schema":          1_000,

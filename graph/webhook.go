@@ -119,6 +119,15 @@ func (r webhookResolver) Deliveries(ctx context.Context, w *models.Webhook, firs
 }
 
 func (r mutationResolver) CreateWebhook(ctx context.Context, in model.CreateWebhookInput) (*model.CreateWebhookPayload, error) {
+	w, key, err := r.control.CreateWebhook(ctx, caller(ctx), webhookInput(in))
+	if err != nil {
+		problems, err := problemsOf(err)
+		return &model.CreateWebhookPayload{UserErrors: problems}, err
+	}
+	return &model.CreateWebhookPayload{Webhook: &w, SecretKey: shownOnce(key)}, nil
+}
+
+func webhookInput(in model.CreateWebhookInput) control.WebhookInput {
 	input := control.WebhookInput{
 		ExternalID: in.ExternalID, Name: in.Name, TargetURL: in.TargetURL, EventTypes: in.EventTypes,
 		Filter: in.Filter, PayloadQuery: in.PayloadQuery, Headers: headers(in.Headers), Timeout: in.Timeout,
@@ -127,12 +136,7 @@ func (r mutationResolver) CreateWebhook(ctx context.Context, in model.CreateWebh
 	if in.RetrySchedule != nil { // an empty one is set as well
 		input.RetrySchedule = &in.RetrySchedule
 	}
-	w, key, err := r.control.CreateWebhook(ctx, caller(ctx), input)
-	if err != nil {
-		problems, err := problemsOf(err)
-		return &model.CreateWebhookPayload{UserErrors: problems}, err
-	}
-	return &model.CreateWebhookPayload{Webhook: &w, SecretKey: shownOnce(key)}, nil
+	return input
 }
 
 func (r mutationResolver) UpdateWebhook(ctx context.Context, id string, in model.UpdateWebhookInput, expectedVersion *int) (*model.UpdateWebhookPayload, error) {

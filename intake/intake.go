@@ -140,6 +140,16 @@ func (i *Intake) commit(ctx context.Context, it *item) Output {
 	}
 }
 
+// Draft is the event that Emit would make of the input, which is checked in the same way. Nothing is
+// written. An idempotency key is not looked up.
+func (i *Intake) Draft(ctx context.Context, p *auth.Principal, in Input) (models.Event, error) {
+	it, err := i.prepare(ctx, p, in)
+	if err != nil {
+		return models.Event{}, err
+	}
+	return it.event, nil
+}
+
 // EmitTest sends one event of eventType to that webhook alone, whatever it is subscribed to. The
 // event is marked as a test: lists and replays leave it out.
 func (i *Intake) EmitTest(ctx context.Context, webhook models.Webhook, eventType string, data []byte) (models.Delivery, error) {

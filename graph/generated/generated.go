@@ -17,6 +17,8 @@ import (
 	gqlparser "github.com/vektah/gqlparser/v2"
 	"github.com/vektah/gqlparser/v2/ast"
 
+	"github.com/intervengine/webhooks/catalogue"
+	"github.com/intervengine/webhooks/control"
 	"github.com/intervengine/webhooks/graph/model"
 	"github.com/intervengine/webhooks/graph/scalar"
 	"github.com/intervengine/webhooks/models"
@@ -85,6 +87,7 @@ type EmitEventPayloadResolver interface {
 }
 type EventResolver interface {
 	Deliveries(ctx context.Context, obj *models.Event, first *int, after *string, last *int, before *string, filter *model.DeliveryFilter) (*model.DeliveryConnection, error)
+	Explain(ctx context.Context, obj *models.Event, first *int, after *string, last *int, before *string, verdicts []catalogue.Verdict) (*model.MatchExplanationConnection, error)
 }
 type EventTypeResolver interface {
 	GraphqlType(ctx context.Context, obj *models.EventType) (*string, error)
@@ -128,6 +131,7 @@ type QueryResolver interface {
 	Delivery(ctx context.Context, id string) (*models.Delivery, error)
 	Deliveries(ctx context.Context, first *int, after *string, last *int, before *string, filter *model.DeliveryFilter) (*model.DeliveryConnection, error)
 	DeliveryStats(ctx context.Context, webhookID *string, eventType *string, tenant *string, since *time.Time, until *time.Time, interval *string) (*model.DeliveryStats, error)
+	PreviewDelivery(ctx context.Context, input model.PreviewDeliveryInput) (*model.PreviewDeliveryPayload, error)
 	APIKeys(ctx context.Context, first *int, after *string, last *int, before *string) (*model.APIKeyConnection, error)
 }
 type WebhookResolver interface {
@@ -183,6 +187,7 @@ func (e *executableSchema) Exec(ctx context.Context) graphql.ResponseHandler {
 			graphql.NewInputUnmarshaler("EventTypeInput", ec.unmarshalInputEventTypeInput),
 			graphql.NewInputUnmarshaler("HeaderInput", ec.unmarshalInputHeaderInput),
 			graphql.NewInputUnmarshaler("IntRange", ec.unmarshalInputIntRange),
+			graphql.NewInputUnmarshaler("PreviewDeliveryInput", ec.unmarshalInputPreviewDeliveryInput),
 			graphql.NewInputUnmarshaler("UpdateWebhookInput", ec.unmarshalInputUpdateWebhookInput),
 			graphql.NewInputUnmarshaler("WebhookFilter", ec.unmarshalInputWebhookFilter),
 		)
@@ -844,6 +849,22 @@ type Event implements Node {
     """Which deliveries to list; all that is set must hold."""
     filter: DeliveryFilter
   ): DeliveryConnection @auth(scope: READ)
+  """
+  Why each webhook got it or did not: those that the tenant had when it came, deleted since or not, and
+  those that it has now, newest first. It tells what was decided then, whatever changed since.
+  """
+  explain(
+    """How many to return from the start of the list, 0 to 100. With neither first nor last: 20."""
+    first: Int
+    """Return what comes after this cursor of the same list. Used with first."""
+    after: String
+    """How many to return from the end of the list, 0 to 100. Not together with first."""
+    last: Int
+    """Return what comes before this cursor of the same list. Used with last."""
+    before: String
+    """Only webhooks with one of these verdicts. Default: all."""
+    verdicts: [MatchVerdict!]
+  ): MatchExplanationConnection @auth(scope: READ)
 }
 
 """A page of events, newest first."""
@@ -1197,6 +1218,85 @@ type CancelDeliveryPayload {
   userErrors: [UserError!]!
 }
 
+# ---------------------------------------------------------------- dry run and explanation
+
+"""Why one webhook got an event, or did not."""
+type MatchExplanation {
+  """The webhook, as it is now."""
+  webhook: Webhook!
+  """What was decided when the event came."""
+  verdict: MatchVerdict!
+  """What decided, in one sentence, e.g. the clause of the filter that was false; null: nothing to add."""
+  detail: String
+  """The delivery that the event made; null: none. What replays made is in Event.deliveries."""
+  delivery: Delivery
+}
+
+"""A page of explanations, newest webhook first."""
+type MatchExplanationConnection {
+  """The page's explanations, each with its cursor."""
+  edges: [MatchExplanationEdge!]!
+  """The page's explanations."""
+  nodes: [MatchExplanation!]!
+  """Where the page stands."""
+  pageInfo: PageInfo!
+}
+
+"""An explanation in a page."""
+type MatchExplanationEdge {
+  """Its place in this list, for after and before."""
+  cursor: String!
+  """The explanation."""
+  node: MatchExplanation!
+}
+
+"""What becomes of an event at a webhook. The first of CREATED_LATER, NOT_SUBSCRIBED, FILTERED_OUT or FILTER_ERROR, DISABLED, PAUSED, MATCHED that holds decides."""
+enum MatchVerdict {
+  """It is delivered."""
+  MATCHED
+  """The webhook is not subscribed to its type."""
+  NOT_SUBSCRIBED
+  """The webhook's filter is false."""
+  FILTERED_OUT
+  """The webhook's filter or payload query failed on it: it is recorded as SKIPPED, and can be replayed."""
+  FILTER_ERROR
+  """The webhook is paused: it is HELD until the webhook is resumed."""
+  PAUSED
+  """The webhook is disabled: it is recorded as SKIPPED, and can be replayed."""
+  DISABLED
+  """The webhook did not exist yet."""
+  CREATED_LATER
+}
+
+"""What previewDelivery shall look at: one webhook and one event, each stored or given."""
+input PreviewDeliveryInput {
+  """A stored webhook. Give exactly one of webhookId and webhook."""
+  webhookId: ID
+  """A webhook that is not saved, checked as createWebhook does, but for its externalId being taken."""
+  webhook: CreateWebhookInput
+  """A stored event. Give exactly one of eventId and event."""
+  eventId: ID
+  """An event that is not emitted, checked as emitEvent does."""
+  event: EmitEventInput
+}
+
+"""The answer to previewDelivery."""
+type PreviewDeliveryPayload {
+  """What would become of the event at the webhook as it is now; null when there are userErrors."""
+  verdict: MatchVerdict
+  """What decided, in one sentence; null: nothing to add."""
+  detail: String
+  """
+  The request that would be made, signed at this moment with the webhook's key; one that is not saved
+  has none yet, and a key is made up. Null where nothing would be sent.
+  """
+  request: HttpRequest
+  """A curl command that would send the request, but for what is masked; null where there is no request."""
+  curl: String
+  """What the caller can put right."""
+  userErrors: [UserError!]!
+}
+
 # ---------------------------------------------------------------- statistics
 
 """What became of the deliveries in a window of time."""
@@ -1431,6 +1531,14 @@ type Query {
     """How long a bucket is: whole minutes. Default: chosen so that there are at most 100 buckets."""
     interval: Duration
   ): DeliveryStats @auth(scope: READ)
+  """
+  What a webhook would be sent for an event, and why, without sending or saving anything. It needs
+  MANAGE, because it signs.
+  """
+  previewDelivery(
+    """Which webhook and which event."""
+    input: PreviewDeliveryInput!
+  ): PreviewDeliveryPayload @auth(scope: MANAGE)
   """The API keys, newest first, revoked ones included."""
   apiKeys(
     """How many to return from the start of the list, 0 to 100. With neither first nor last: 20."""
@@ -1891,6 +1999,8 @@ func (ec *executionContext) childFields_Event(ctx context.Context, field graphql
 		return ec.fieldContext_Event_erasedAt(ctx, field)
 	case "deliveries":
 		return ec.fieldContext_Event_deliveries(ctx, field)
+	case "explain":
+		return ec.fieldContext_Event_explain(ctx, field)
 	}
 	return nil, fmt.Errorf("no field named %q was found under type Event", field.Name)
 }
@@ -2009,6 +2119,42 @@ func (ec *executionContext) childFields_HttpResponse(ctx context.Context, field 
 	return nil, fmt.Errorf("no field named %q was found under type HttpResponse", field.Name)
 }
 
+func (ec *executionContext) childFields_MatchExplanation(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+	switch field.Name {
+	case "webhook":
+		return ec.fieldContext_MatchExplanation_webhook(ctx, field)
+	case "verdict":
+		return ec.fieldContext_MatchExplanation_verdict(ctx, field)
+	case "detail":
+		return ec.fieldContext_MatchExplanation_detail(ctx, field)
+	case "delivery":
+		return ec.fieldContext_MatchExplanation_delivery(ctx, field)
+	}
+	return nil, fmt.Errorf("no field named %q was found under type MatchExplanation", field.Name)
+}
+
+func (ec *executionContext) childFields_MatchExplanationConnection(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+	switch field.Name {
+	case "edges":
+		return ec.fieldContext_MatchExplanationConnection_edges(ctx, field)
+	case "nodes":
+		return ec.fieldContext_MatchExplanationConnection_nodes(ctx, field)
+	case "pageInfo":
+		return ec.fieldContext_MatchExplanationConnection_pageInfo(ctx, field)
+	}
+	return nil, fmt.Errorf("no field named %q was found under type MatchExplanationConnection", field.Name)
+}
+
+func (ec *executionContext) childFields_MatchExplanationEdge(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+	switch field.Name {
+	case "cursor":
+		return ec.fieldContext_MatchExplanationEdge_cursor(ctx, field)
+	case "node":
+		return ec.fieldContext_MatchExplanationEdge_node(ctx, field)
+	}
+	return nil, fmt.Errorf("no field named %q was found under type MatchExplanationEdge", field.Name)
+}
+
 func (ec *executionContext) childFields_PageInfo(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
 	switch field.Name {
 	case "hasNextPage":
@@ -2031,6 +2177,22 @@ func (ec *executionContext) childFields_PauseWebhookPayload(ctx context.Context,
 		return ec.fieldContext_PauseWebhookPayload_userErrors(ctx, field)
 	}
 	return nil, fmt.Errorf("no field named %q was found under type PauseWebhookPayload", field.Name)
+}
+
+func (ec *executionContext) childFields_PreviewDeliveryPayload(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+	switch field.Name {
+	case "verdict":
+		return ec.fieldContext_PreviewDeliveryPayload_verdict(ctx, field)
+	case "detail":
+		return ec.fieldContext_PreviewDeliveryPayload_detail(ctx, field)
+	case "request":
+		return ec.fieldContext_PreviewDeliveryPayload_request(ctx, field)
+	case "curl":
+		return ec.fieldContext_PreviewDeliveryPayload_curl(ctx, field)
+	case "userErrors":
+		return ec.fieldContext_PreviewDeliveryPayload_userErrors(ctx, field)
+	}
+	return nil, fmt.Errorf("no field named %q was found under type PreviewDeliveryPayload", field.Name)
 }
 
 func (ec *executionContext) childFields_RedeliverPayload(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
@@ -2442,6 +2604,52 @@ func (ec *executionContext) field_Event_deliveries_args(ctx context.Context, raw
 		return nil, err
 	}
 	args["filter"] = arg4
+	return args, nil
+}
+
+func (ec *executionContext) field_Event_explain_args(ctx context.Context, rawArgs map[string]any) (map[string]any, error) {
+	var err error
+	args := map[string]any{}
+	arg0, err := graphql.ProcessArgField(ctx, rawArgs, "first",
+		func(ctx context.Context, v any) (*int, error) {
+			return ec.unmarshalOInt2ᚖint(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["first"] = arg0
+	arg1, err := graphql.ProcessArgField(ctx, rawArgs, "after",
+		func(ctx context.Context, v any) (*string, error) {
+			return ec.unmarshalOString2ᚖstring(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["after"] = arg1
+	arg2, err := graphql.ProcessArgField(ctx, rawArgs, "last",
+		func(ctx context.Context, v any) (*int, error) {
+			return ec.unmarshalOInt2ᚖint(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["last"] = arg2
+	arg3, err := graphql.ProcessArgField(ctx, rawArgs, "before",
+		func(ctx context.Context, v any) (*string, error) {
+			return ec.unmarshalOString2ᚖstring(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["before"] = arg3
+	arg4, err := graphql.ProcessArgField(ctx, rawArgs, "verdicts",
+		func(ctx context.Context, v any) ([]catalogue.Verdict, error) {
+			return ec.unmarshalOMatchVerdict2ᚕgithubᚗcomᚋintervengineᚋwebhooksᚋcatalogueᚐVerdictᚄ(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["verdicts"] = arg4
 	return args, nil
 }
 
@@ -3058,6 +3266,20 @@ func (ec *executionContext) field_Query_nodes_args(ctx context.Context, rawArgs 
 		return nil, err
 	}
 	args["ids"] = arg0
+	return args, nil
+}
+
+func (ec *executionContext) field_Query_previewDelivery_args(ctx context.Context, rawArgs map[string]any) (map[string]any, error) {
+	var err error
+	args := map[string]any{}
+	arg0, err := graphql.ProcessArgField(ctx, rawArgs, "input",
+		func(ctx context.Context, v any) (model.PreviewDeliveryInput, error) {
+			return ec.unmarshalNPreviewDeliveryInput2githubᚗcomᚋintervengineᚋwebhooksᚋgraphᚋmodelᚐPreviewDeliveryInput(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["input"] = arg0
 	return args, nil
 }
 
@@ -6009,6 +6231,68 @@ func (ec *executionContext) fieldContext_Event_deliveries(ctx context.Context, f
 	return fc, nil
 }
 
+func (ec *executionContext) _Event_explain(ctx context.Context, field graphql.CollectedField, obj *models.Event) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Event_explain(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			fc := graphql.GetFieldContext(ctx)
+			return ec.Resolvers.Event().Explain(ctx, obj, fc.Args["first"].(*int), fc.Args["after"].(*string), fc.Args["last"].(*int), fc.Args["before"].(*string), fc.Args["verdicts"].([]catalogue.Verdict))
+		},
+		func(ctx context.Context, next graphql.Resolver) graphql.Resolver {
+			directive0 := next
+
+			directive1 := func(ctx context.Context) (any, error) {
+				scope, err := ec.unmarshalNScope2githubᚗcomᚋintervengineᚋwebhooksᚋmodelsᚐScope(ctx, "READ")
+				if err != nil {
+					var zeroVal *model.MatchExplanationConnection
+					return zeroVal, err
+				}
+				if ec.Directives.Auth == nil {
+					var zeroVal *model.MatchExplanationConnection
+					return zeroVal, errors.New("directive auth is not implemented")
+				}
+				return ec.Directives.Auth(ctx, obj, directive0, scope)
+			}
+
+			next = directive1
+			return next
+		},
+		func(ctx context.Context, selections ast.SelectionSet, v *model.MatchExplanationConnection) graphql.Marshaler {
+			return ec.marshalOMatchExplanationConnection2ᚖgithubᚗcomᚋintervengineᚋwebhooksᚋgraphᚋmodelᚐMatchExplanationConnection(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_Event_explain(ctx context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "Event",
+		Field:      field,
+		IsMethod:   true,
+		IsResolver: true,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_MatchExplanationConnection(ctx, field)
+		},
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			err = ec.Recover(ctx, r)
+			ec.Error(ctx, err)
+		}
+	}()
+	ctx = graphql.WithFieldContext(ctx, fc)
+	if fc.Args, err = ec.field_Event_explain_args(ctx, field.ArgumentMap(ec.Variables)); err != nil {
+		ec.Error(ctx, err)
+		return fc, err
+	}
+	return fc, nil
+}
+
 func (ec *executionContext) _EventConnection_edges(ctx context.Context, field graphql.CollectedField, obj *model.EventConnection) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
@@ -6856,6 +7140,267 @@ func (ec *executionContext) _HttpResponse_bodyTruncated(ctx context.Context, fie
 }
 func (ec *executionContext) fieldContext_HttpResponse_bodyTruncated(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
 	return graphql.NewScalarFieldContext("HttpResponse", field, false, false, "Boolean")
+}
+
+func (ec *executionContext) _MatchExplanation_webhook(ctx context.Context, field graphql.CollectedField, obj *control.Explanation) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_MatchExplanation_webhook(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Webhook, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v models.Webhook) graphql.Marshaler {
+			return ec.marshalNWebhook2githubᚗcomᚋintervengineᚋwebhooksᚋmodelsᚐWebhook(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_MatchExplanation_webhook(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "MatchExplanation",
+		Field:      field,
+		IsMethod:   false,
+		IsResolver: false,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_Webhook(ctx, field)
+		},
+	}
+	return fc, nil
+}
+
+func (ec *executionContext) _MatchExplanation_verdict(ctx context.Context, field graphql.CollectedField, obj *control.Explanation) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_MatchExplanation_verdict(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Verdict, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v catalogue.Verdict) graphql.Marshaler {
+			return ec.marshalNMatchVerdict2githubᚗcomᚋintervengineᚋwebhooksᚋcatalogueᚐVerdict(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_MatchExplanation_verdict(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("MatchExplanation", field, false, false, "MatchVerdict")
+}
+
+func (ec *executionContext) _MatchExplanation_detail(ctx context.Context, field graphql.CollectedField, obj *control.Explanation) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_MatchExplanation_detail(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Detail, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *string) graphql.Marshaler {
+			return ec.marshalOString2ᚖstring(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_MatchExplanation_detail(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("MatchExplanation", field, false, false, "String")
+}
+
+func (ec *executionContext) _MatchExplanation_delivery(ctx context.Context, field graphql.CollectedField, obj *control.Explanation) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_MatchExplanation_delivery(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Delivery, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *models.Delivery) graphql.Marshaler {
+			return ec.marshalODelivery2ᚖgithubᚗcomᚋintervengineᚋwebhooksᚋmodelsᚐDelivery(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_MatchExplanation_delivery(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "MatchExplanation",
+		Field:      field,
+		IsMethod:   false,
+		IsResolver: false,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_Delivery(ctx, field)
+		},
+	}
+	return fc, nil
+}
+
+func (ec *executionContext) _MatchExplanationConnection_edges(ctx context.Context, field graphql.CollectedField, obj *model.MatchExplanationConnection) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_MatchExplanationConnection_edges(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Edges, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v []model.MatchExplanationEdge) graphql.Marshaler {
+			return ec.marshalNMatchExplanationEdge2ᚕgithubᚗcomᚋintervengineᚋwebhooksᚋgraphᚋmodelᚐMatchExplanationEdgeᚄ(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_MatchExplanationConnection_edges(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "MatchExplanationConnection",
+		Field:      field,
+		IsMethod:   false,
+		IsResolver: false,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_MatchExplanationEdge(ctx, field)
+		},
+	}
+	return fc, nil
+}
+
+func (ec *executionContext) _MatchExplanationConnection_nodes(ctx context.Context, field graphql.CollectedField, obj *model.MatchExplanationConnection) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_MatchExplanationConnection_nodes(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Nodes, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v []control.Explanation) graphql.Marshaler {
+			return ec.marshalNMatchExplanation2ᚕgithubᚗcomᚋintervengineᚋwebhooksᚋcontrolᚐExplanationᚄ(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_MatchExplanationConnection_nodes(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "MatchExplanationConnection",
+		Field:      field,
+		IsMethod:   false,
+		IsResolver: false,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_MatchExplanation(ctx, field)
+		},
+	}
+	return fc, nil
+}
+
+func (ec *executionContext) _MatchExplanationConnection_pageInfo(ctx context.Context, field graphql.CollectedField, obj *model.MatchExplanationConnection) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_MatchExplanationConnection_pageInfo(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.PageInfo, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *model.PageInfo) graphql.Marshaler {
+			return ec.marshalNPageInfo2ᚖgithubᚗcomᚋintervengineᚋwebhooksᚋgraphᚋmodelᚐPageInfo(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_MatchExplanationConnection_pageInfo(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "MatchExplanationConnection",
+		Field:      field,
+		IsMethod:   false,
+		IsResolver: false,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_PageInfo(ctx, field)
+		},
+	}
+	return fc, nil
+}
+
+func (ec *executionContext) _MatchExplanationEdge_cursor(ctx context.Context, field graphql.CollectedField, obj *model.MatchExplanationEdge) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_MatchExplanationEdge_cursor(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Cursor, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v string) graphql.Marshaler {
+			return ec.marshalNString2string(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_MatchExplanationEdge_cursor(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("MatchExplanationEdge", field, false, false, "String")
+}
+
+func (ec *executionContext) _MatchExplanationEdge_node(ctx context.Context, field graphql.CollectedField, obj *model.MatchExplanationEdge) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_MatchExplanationEdge_node(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Node, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *control.Explanation) graphql.Marshaler {
+			return ec.marshalNMatchExplanation2ᚖgithubᚗcomᚋintervengineᚋwebhooksᚋcontrolᚐExplanation(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_MatchExplanationEdge_node(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "MatchExplanationEdge",
+		Field:      field,
+		IsMethod:   false,
+		IsResolver: false,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_MatchExplanation(ctx, field)
+		},
+	}
+	return fc, nil
 }
 
 func (ec *executionContext) _Mutation_createWebhook(ctx context.Context, field graphql.CollectedField) (ret graphql.Marshaler) {
@@ -8068,6 +8613,139 @@ func (ec *executionContext) fieldContext_PauseWebhookPayload_userErrors(_ contex
 	return fc, nil
 }
 
+func (ec *executionContext) _PreviewDeliveryPayload_verdict(ctx context.Context, field graphql.CollectedField, obj *model.PreviewDeliveryPayload) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_PreviewDeliveryPayload_verdict(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Verdict, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *catalogue.Verdict) graphql.Marshaler {
+			return ec.marshalOMatchVerdict2ᚖgithubᚗcomᚋintervengineᚋwebhooksᚋcatalogueᚐVerdict(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_PreviewDeliveryPayload_verdict(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("PreviewDeliveryPayload", field, false, false, "MatchVerdict")
+}
+
+func (ec *executionContext) _PreviewDeliveryPayload_detail(ctx context.Context, field graphql.CollectedField, obj *model.PreviewDeliveryPayload) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_PreviewDeliveryPayload_detail(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Detail, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *string) graphql.Marshaler {
+			return ec.marshalOString2ᚖstring(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_PreviewDeliveryPayload_detail(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("PreviewDeliveryPayload", field, false, false, "String")
+}
+
+func (ec *executionContext) _PreviewDeliveryPayload_request(ctx context.Context, field graphql.CollectedField, obj *model.PreviewDeliveryPayload) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_PreviewDeliveryPayload_request(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Request, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *model.HTTPRequest) graphql.Marshaler {
+			return ec.marshalOHttpRequest2ᚖgithubᚗcomᚋintervengineᚋwebhooksᚋgraphᚋmodelᚐHTTPRequest(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_PreviewDeliveryPayload_request(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "PreviewDeliveryPayload",
+		Field:      field,
+		IsMethod:   false,
+		IsResolver: false,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_HttpRequest(ctx, field)
+		},
+	}
+	return fc, nil
+}
+
+func (ec *executionContext) _PreviewDeliveryPayload_curl(ctx context.Context, field graphql.CollectedField, obj *model.PreviewDeliveryPayload) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_PreviewDeliveryPayload_curl(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Curl, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *string) graphql.Marshaler {
+			return ec.marshalOString2ᚖstring(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_PreviewDeliveryPayload_curl(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("PreviewDeliveryPayload", field, false, false, "String")
+}
+
+func (ec *executionContext) _PreviewDeliveryPayload_userErrors(ctx context.Context, field graphql.CollectedField, obj *model.PreviewDeliveryPayload) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_PreviewDeliveryPayload_userErrors(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.UserErrors, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v []models.Problem) graphql.Marshaler {
+			return ec.marshalNUserError2ᚕgithubᚗcomᚋintervengineᚋwebhooksᚋmodelsᚐProblemᚄ(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_PreviewDeliveryPayload_userErrors(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "PreviewDeliveryPayload",
+		Field:      field,
+		IsMethod:   false,
+		IsResolver: false,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_UserError(ctx, field)
+		},
+	}
+	return fc, nil
+}
+
 func (ec *executionContext) _Query_viewer(ctx context.Context, field graphql.CollectedField) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
@@ -8817,6 +9495,68 @@ func (ec *executionContext) fieldContext_Query_deliveryStats(ctx context.Context
 	}()
 	ctx = graphql.WithFieldContext(ctx, fc)
 	if fc.Args, err = ec.field_Query_deliveryStats_args(ctx, field.ArgumentMap(ec.Variables)); err != nil {
+		ec.Error(ctx, err)
+		return fc, err
+	}
+	return fc, nil
+}
+
+func (ec *executionContext) _Query_previewDelivery(ctx context.Context, field graphql.CollectedField) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Query_previewDelivery(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			fc := graphql.GetFieldContext(ctx)
+			return ec.Resolvers.Query().PreviewDelivery(ctx, fc.Args["input"].(model.PreviewDeliveryInput))
+		},
+		func(ctx context.Context, next graphql.Resolver) graphql.Resolver {
+			directive0 := next
+
+			directive1 := func(ctx context.Context) (any, error) {
+				scope, err := ec.unmarshalNScope2githubᚗcomᚋintervengineᚋwebhooksᚋmodelsᚐScope(ctx, "MANAGE")
+				if err != nil {
+					var zeroVal *model.PreviewDeliveryPayload
+					return zeroVal, err
+				}
+				if ec.Directives.Auth == nil {
+					var zeroVal *model.PreviewDeliveryPayload
+					return zeroVal, errors.New("directive auth is not implemented")
+				}
+				return ec.Directives.Auth(ctx, nil, directive0, scope)
+			}
+
+			next = directive1
+			return next
+		},
+		func(ctx context.Context, selections ast.SelectionSet, v *model.PreviewDeliveryPayload) graphql.Marshaler {
+			return ec.marshalOPreviewDeliveryPayload2ᚖgithubᚗcomᚋintervengineᚋwebhooksᚋgraphᚋmodelᚐPreviewDeliveryPayload(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_Query_previewDelivery(ctx context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "Query",
+		Field:      field,
+		IsMethod:   true,
+		IsResolver: true,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_PreviewDeliveryPayload(ctx, field)
+		},
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			err = ec.Recover(ctx, r)
+			ec.Error(ctx, err)
+		}
+	}()
+	ctx = graphql.WithFieldContext(ctx, fc)
+	if fc.Args, err = ec.field_Query_previewDelivery_args(ctx, field.ArgumentMap(ec.Variables)); err != nil {
 		ec.Error(ctx, err)
 		return fc, err
 	}
@@ -12293,6 +13033,57 @@ func (ec *executionContext) unmarshalInputIntRange(ctx context.Context, obj any)
 	return it, nil
 }
 
+func (ec *executionContext) unmarshalInputPreviewDeliveryInput(ctx context.Context, obj any) (model.PreviewDeliveryInput, error) {
+	var it model.PreviewDeliveryInput
+	if obj == nil {
+		return it, nil
+	}
+
+	asMap := map[string]any{}
+	for k, v := range obj.(map[string]any) {
+		asMap[k] = v
+	}
+
+	fieldsInOrder := [...]string{"webhookId", "webhook", "eventId", "event"}
+	for _, k := range fieldsInOrder {
+		v, ok := asMap[k]
+		if !ok {
+			continue
+		}
+		switch k {
+		case "webhookId":
+			ctx := graphql.WithPathContext(ctx, graphql.NewPathWithField("webhookId"))
+			data, err := ec.unmarshalOID2ᚖstring(ctx, v)
+			if err != nil {
+				return it, err
+			}
+			it.WebhookID = data
+		case "webhook":
+			ctx := graphql.WithPathContext(ctx, graphql.NewPathWithField("webhook"))
+			data, err := ec.unmarshalOCreateWebhookInput2ᚖgithubᚗcomᚋintervengineᚋwebhooksᚋgraphᚋmodelᚐCreateWebhookInput(ctx, v)
+			if err != nil {
+				return it, err
+			}
+			it.Webhook = data
+		case "eventId":
+			ctx := graphql.WithPathContext(ctx, graphql.NewPathWithField("eventId"))
+			data, err := ec.unmarshalOID2ᚖstring(ctx, v)
+			if err != nil {
+				return it, err
+			}
+			it.EventID = data
+		case "event":
+			ctx := graphql.WithPathContext(ctx, graphql.NewPathWithField("event"))
+			data, err := ec.unmarshalOEmitEventInput2ᚖgithubᚗcomᚋintervengineᚋwebhooksᚋgraphᚋmodelᚐEmitEventInput(ctx, v)
+			if err != nil {
+				return it, err
+			}
+			it.Event = data
+		}
+	}
+	return it, nil
+}
+
 func (ec *executionContext) unmarshalInputUpdateWebhookInput(ctx context.Context, obj any) (model.UpdateWebhookInput, error) {
 	var it model.UpdateWebhookInput
 	if obj == nil {
@@ -13559,6 +14350,12 @@ func (ec *executionContext) _Event(ctx context.Context, sel ast.SelectionSet, ob
 				func(ctx context.Context) graphql.Marshaler {
 					return ec._Event_deliveries(ctx, field, obj)
 				})
+		case "explain":
+			out.ResolveConcurrently(ec.OperationContext, &deferred, i,
+				true, false,
+				func(ctx context.Context) graphql.Marshaler {
+					return ec._Event_explain(ctx, field, obj)
+				})
 		default:
 			panic("unknown field " + strconv.Quote(field.Name))
 		}
@@ -13968,6 +14765,135 @@ func (ec *executionContext) _HttpResponse(ctx context.Context, sel ast.Selection
 	return out
 }
 
+var matchExplanationImplementors = []string{"MatchExplanation"}
+
+func (ec *executionContext) _MatchExplanation(ctx context.Context, sel ast.SelectionSet, obj *control.Explanation) graphql.Marshaler {
+	fields := graphql.CollectFields(ec.OperationContext, sel, matchExplanationImplementors)
+
+	out := graphql.NewFieldSet(fields)
+	deferred := graphql.NewDeferredGroup(ctx)
+	for i, field := range fields {
+		switch field.Name {
+		case "__typename":
+			out.Values[i] = graphql.MarshalString("MatchExplanation")
+		case "webhook":
+			out.Values[i] = ec._MatchExplanation_webhook(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "verdict":
+			out.Values[i] = ec._MatchExplanation_verdict(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "detail":
+			out.Values[i] = ec._MatchExplanation_detail(ctx, field, obj)
+			if out.Values[i] == graphql.RequiredNull {
+				out.Invalids++
+			}
+		case "delivery":
+			out.Values[i] = ec._MatchExplanation_delivery(ctx, field, obj)
+			if out.Values[i] == graphql.RequiredNull {
+				out.Invalids++
+			}
+		default:
+			panic("unknown field " + strconv.Quote(field.Name))
+		}
+	}
+	out.Dispatch(ctx)
+	if out.Invalids > 0 {
+		return graphql.Null
+	}
+
+	if n := len(deferred.Defers); n > 0 {
+		atomic.AddInt32(&ec.Deferred, int32(min(n, math.MaxInt32)))
+		ec.ProcessDeferredGroup(deferred)
+	}
+
+	return out
+}
+
+var matchExplanationConnectionImplementors = []string{"MatchExplanationConnection"}
+
+func (ec *executionContext) _MatchExplanationConnection(ctx context.Context, sel ast.SelectionSet, obj *model.MatchExplanationConnection) graphql.Marshaler {
+	fields := graphql.CollectFields(ec.OperationContext, sel, matchExplanationConnectionImplementors)
+
+	out := graphql.NewFieldSet(fields)
+	deferred := graphql.NewDeferredGroup(ctx)
+	for i, field := range fields {
+		switch field.Name {
+		case "__typename":
+			out.Values[i] = graphql.MarshalString("MatchExplanationConnection")
+		case "edges":
+			out.Values[i] = ec._MatchExplanationConnection_edges(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "nodes":
+			out.Values[i] = ec._MatchExplanationConnection_nodes(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "pageInfo":
+			out.Values[i] = ec._MatchExplanationConnection_pageInfo(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		default:
+			panic("unknown field " + strconv.Quote(field.Name))
+		}
+	}
+	out.Dispatch(ctx)
+	if out.Invalids > 0 {
+		return graphql.Null
+	}
+
+	if n := len(deferred.Defers); n > 0 {
+		atomic.AddInt32(&ec.Deferred, int32(min(n, math.MaxInt32)))
+		ec.ProcessDeferredGroup(deferred)
+	}
+
+	return out
+}
+
+var matchExplanationEdgeImplementors = []string{"MatchExplanationEdge"}
+
+func (ec *executionContext) _MatchExplanationEdge(ctx context.Context, sel ast.SelectionSet, obj *model.MatchExplanationEdge) graphql.Marshaler {
+	fields := graphql.CollectFields(ec.OperationContext, sel, matchExplanationEdgeImplementors)
+
+	out := graphql.NewFieldSet(fields)
+	deferred := graphql.NewDeferredGroup(ctx)
+	for i, field := range fields {
+		switch field.Name {
+		case "__typename":
+			out.Values[i] = graphql.MarshalString("MatchExplanationEdge")
+		case "cursor":
+			out.Values[i] = ec._MatchExplanationEdge_cursor(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "node":
+			out.Values[i] = ec._MatchExplanationEdge_node(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		default:
+			panic("unknown field " + strconv.Quote(field.Name))
+		}
+	}
+	out.Dispatch(ctx)
+	if out.Invalids > 0 {
+		return graphql.Null
+	}
+
+	if n := len(deferred.Defers); n > 0 {
+		atomic.AddInt32(&ec.Deferred, int32(min(n, math.MaxInt32)))
+		ec.ProcessDeferredGroup(deferred)
+	}
+
+	return out
+}
+
 var mutationImplementors = []string{"Mutation"}
 
 func (ec *executionContext) _Mutation(ctx context.Context, sel ast.SelectionSet) graphql.Marshaler {
@@ -14209,6 +15135,59 @@ func (ec *executionContext) _PauseWebhookPayload(ctx context.Context, sel ast.Se
 	return out
 }
 
+var previewDeliveryPayloadImplementors = []string{"PreviewDeliveryPayload"}
+
+func (ec *executionContext) _PreviewDeliveryPayload(ctx context.Context, sel ast.SelectionSet, obj *model.PreviewDeliveryPayload) graphql.Marshaler {
+	fields := graphql.CollectFields(ec.OperationContext, sel, previewDeliveryPayloadImplementors)
+
+	out := graphql.NewFieldSet(fields)
+	deferred := graphql.NewDeferredGroup(ctx)
+	for i, field := range fields {
+		switch field.Name {
+		case "__typename":
+			out.Values[i] = graphql.MarshalString("PreviewDeliveryPayload")
+		case "verdict":
+			out.Values[i] = ec._PreviewDeliveryPayload_verdict(ctx, field, obj)
+			if out.Values[i] == graphql.RequiredNull {
+				out.Invalids++
+			}
+		case "detail":
+			out.Values[i] = ec._PreviewDeliveryPayload_detail(ctx, field, obj)
+			if out.Values[i] == graphql.RequiredNull {
+				out.Invalids++
+			}
+		case "request":
+			out.Values[i] = ec._PreviewDeliveryPayload_request(ctx, field, obj)
+			if out.Values[i] == graphql.RequiredNull {
+				out.Invalids++
+			}
+		case "curl":
+			out.Values[i] = ec._PreviewDeliveryPayload_curl(ctx, field, obj)
+			if out.Values[i] == graphql.RequiredNull {
+				out.Invalids++
+			}
+		case "userErrors":
+			out.Values[i] = ec._PreviewDeliveryPayload_userErrors(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		default:
+			panic("unknown field " + strconv.Quote(field.Name))
+		}
+	}
+	out.Dispatch(ctx)
+	if out.Invalids > 0 {
+		return graphql.Null
+	}
+
+	if n := len(deferred.Defers); n > 0 {
+		atomic.AddInt32(&ec.Deferred, int32(min(n, math.MaxInt32)))
+		ec.ProcessDeferredGroup(deferred)
+	}
+
+	return out
+}
+
 var queryImplementors = []string{"Query"}
 
 func (ec *executionContext) _Query(ctx context.Context, sel ast.SelectionSet) graphql.Marshaler {
@@ -14305,6 +15284,12 @@ func (ec *executionContext) _Query(ctx context.Context, sel ast.SelectionSet) gr
 				true, false,
 				func(ctx context.Context) graphql.Marshaler {
 					return ec._Query_deliveryStats(ctx, field)
+				})
+		case "previewDelivery":
+			out.ResolveRootConcurrently(innerCtx, ec.OperationContext, i,
+				true, false,
+				func(ctx context.Context) graphql.Marshaler {
+					return ec._Query_previewDelivery(ctx, field)
 				})
 		case "apiKeys":
 			out.ResolveRootConcurrently(innerCtx, ec.OperationContext, i,
@@ -15954,6 +16939,69 @@ func (ec *executionContext) marshalNJSON2string(ctx context.Context, sel ast.Sel
 	return res
 }
 
+func (ec *executionContext) marshalNMatchExplanation2githubᚗcomᚋintervengineᚋwebhooksᚋcontrolᚐExplanation(ctx context.Context, sel ast.SelectionSet, v control.Explanation) graphql.Marshaler {
+	return ec._MatchExplanation(ctx, sel, &v)
+}
+
+func (ec *executionContext) marshalNMatchExplanation2ᚕgithubᚗcomᚋintervengineᚋwebhooksᚋcontrolᚐExplanationᚄ(ctx context.Context, sel ast.SelectionSet, v []control.Explanation) graphql.Marshaler {
+	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 128, false, func(ctx context.Context, i int) graphql.Marshaler {
+		fc := graphql.GetFieldContext(ctx)
+		fc.Result = &v[i]
+		return ec.marshalNMatchExplanation2githubᚗcomᚋintervengineᚋwebhooksᚋcontrolᚐExplanation(ctx, sel, v[i])
+	})
+
+	for _, e := range ret {
+		if e == graphql.Null {
+			return graphql.Null
+		}
+	}
+
+	return ret
+}
+
+func (ec *executionContext) marshalNMatchExplanation2ᚖgithubᚗcomᚋintervengineᚋwebhooksᚋcontrolᚐExplanation(ctx context.Context, sel ast.SelectionSet, v *control.Explanation) graphql.Marshaler {
+	if v == nil {
+		graphql.AddInvalidNullError(ctx, "MatchExplanation!")
+		return graphql.Null
+	}
+	return ec._MatchExplanation(ctx, sel, v)
+}
+
+func (ec *executionContext) marshalNMatchExplanationEdge2githubᚗcomᚋintervengineᚋwebhooksᚋgraphᚋmodelᚐMatchExplanationEdge(ctx context.Context, sel ast.SelectionSet, v model.MatchExplanationEdge) graphql.Marshaler {
+	return ec._MatchExplanationEdge(ctx, sel, &v)
+}
+
+func (ec *executionContext) marshalNMatchExplanationEdge2ᚕgithubᚗcomᚋintervengineᚋwebhooksᚋgraphᚋmodelᚐMatchExplanationEdgeᚄ(ctx context.Context, sel ast.SelectionSet, v []model.MatchExplanationEdge) graphql.Marshaler {
+	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 128, false, func(ctx context.Context, i int) graphql.Marshaler {
+		fc := graphql.GetFieldContext(ctx)
+		fc.Result = &v[i]
+		return ec.marshalNMatchExplanationEdge2githubᚗcomᚋintervengineᚋwebhooksᚋgraphᚋmodelᚐMatchExplanationEdge(ctx, sel, v[i])
+	})
+
+	for _, e := range ret {
+		if e == graphql.Null {
+			return graphql.Null
+		}
+	}
+
+	return ret
+}
+
+func (ec *executionContext) unmarshalNMatchVerdict2githubᚗcomᚋintervengineᚋwebhooksᚋcatalogueᚐVerdict(ctx context.Context, v any) (catalogue.Verdict, error) {
+	tmp, err := graphql.UnmarshalString(v)
+	res := catalogue.Verdict(tmp)
+	return res, graphql.ErrorOnPath(ctx, err)
+}
+
+func (ec *executionContext) marshalNMatchVerdict2githubᚗcomᚋintervengineᚋwebhooksᚋcatalogueᚐVerdict(ctx context.Context, sel ast.SelectionSet, v catalogue.Verdict) graphql.Marshaler {
+	_ = sel
+	res := graphql.MarshalString(string(v))
+	if res == graphql.Null {
+		graphql.AddInvalidNullFromMarshaler(ctx, "MatchVerdict!")
+	}
+	return res
+}
+
 func (ec *executionContext) marshalNNode2ᚕgithubᚗcomᚋintervengineᚋwebhooksᚋgraphᚋmodelᚐNode(ctx context.Context, sel ast.SelectionSet, v []model.Node) graphql.Marshaler {
 	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 128, false, func(ctx context.Context, i int) graphql.Marshaler {
 		fc := graphql.GetFieldContext(ctx)
@@ -15970,6 +17018,11 @@ func (ec *executionContext) marshalNPageInfo2ᚖgithubᚗcomᚋintervengineᚋwe
 		return graphql.Null
 	}
 	return ec._PageInfo(ctx, sel, v)
+}
+
+func (ec *executionContext) unmarshalNPreviewDeliveryInput2githubᚗcomᚋintervengineᚋwebhooksᚋgraphᚋmodelᚐPreviewDeliveryInput(ctx context.Context, v any) (model.PreviewDeliveryInput, error) {
+	res, err := ec.unmarshalInputPreviewDeliveryInput(ctx, v)
+	return res, graphql.ErrorOnPath(ctx, err)
 }
 
 func (ec *executionContext) unmarshalNScope2githubᚗcomᚋintervengineᚋwebhooksᚋmodelsᚐScope(ctx context.Context, v any) (models.Scope, error) {
@@ -16538,6 +17591,14 @@ func (ec *executionContext) marshalOCreateApiKeyPayload2ᚖgithubᚗcomᚋinterv
 	return ec._CreateApiKeyPayload(ctx, sel, v)
 }
 
+func (ec *executionContext) unmarshalOCreateWebhookInput2ᚖgithubᚗcomᚋintervengineᚋwebhooksᚋgraphᚋmodelᚐCreateWebhookInput(ctx context.Context, v any) (*model.CreateWebhookInput, error) {
+	if v == nil {
+		return nil, nil
+	}
+	res, err := ec.unmarshalInputCreateWebhookInput(ctx, v)
+	return &res, graphql.ErrorOnPath(ctx, err)
+}
+
 func (ec *executionContext) marshalOCreateWebhookPayload2ᚖgithubᚗcomᚋintervengineᚋwebhooksᚋgraphᚋmodelᚐCreateWebhookPayload(ctx context.Context, sel ast.SelectionSet, v *model.CreateWebhookPayload) graphql.Marshaler {
 	if v == nil {
 		return graphql.Null
@@ -16696,6 +17757,14 @@ func (ec *executionContext) marshalODuration2ᚖstring(ctx context.Context, sel 
 	return res
 }
 
+func (ec *executionContext) unmarshalOEmitEventInput2ᚖgithubᚗcomᚋintervengineᚋwebhooksᚋgraphᚋmodelᚐEmitEventInput(ctx context.Context, v any) (*model.EmitEventInput, error) {
+	if v == nil {
+		return nil, nil
+	}
+	res, err := ec.unmarshalInputEmitEventInput(ctx, v)
+	return &res, graphql.ErrorOnPath(ctx, err)
+}
+
 func (ec *executionContext) marshalOEmitEventPayload2ᚖgithubᚗcomᚋintervengineᚋwebhooksᚋgraphᚋmodelᚐEmitEventPayload(ctx context.Context, sel ast.SelectionSet, v *model.EmitEventPayload) graphql.Marshaler {
 	if v == nil {
 		return graphql.Null
@@ -16806,6 +17875,13 @@ func (ec *executionContext) unmarshalOHeaderInput2ᚕgithubᚗcomᚋintervengine
 	return res, nil
 }
 
+func (ec *executionContext) marshalOHttpRequest2ᚖgithubᚗcomᚋintervengineᚋwebhooksᚋgraphᚋmodelᚐHTTPRequest(ctx context.Context, sel ast.SelectionSet, v *model.HTTPRequest) graphql.Marshaler {
+	if v == nil {
+		return graphql.Null
+	}
+	return ec._HttpRequest(ctx, sel, v)
+}
+
 func (ec *executionContext) marshalOHttpResponse2ᚖgithubᚗcomᚋintervengineᚋwebhooksᚋgraphᚋmodelᚐHTTPResponse(ctx context.Context, sel ast.SelectionSet, v *model.HTTPResponse) graphql.Marshaler {
 	if v == nil {
 		return graphql.Null
@@ -16875,6 +17951,68 @@ func (ec *executionContext) marshalOJSON2ᚖstring(ctx context.Context, sel ast.
 	return res
 }
 
+func (ec *executionContext) marshalOMatchExplanationConnection2ᚖgithubᚗcomᚋintervengineᚋwebhooksᚋgraphᚋmodelᚐMatchExplanationConnection(ctx context.Context, sel ast.SelectionSet, v *model.MatchExplanationConnection) graphql.Marshaler {
+	if v == nil {
+		return graphql.Null
+	}
+	return ec._MatchExplanationConnection(ctx, sel, v)
+}
+
+func (ec *executionContext) unmarshalOMatchVerdict2ᚕgithubᚗcomᚋintervengineᚋwebhooksᚋcatalogueᚐVerdictᚄ(ctx context.Context, v any) ([]catalogue.Verdict, error) {
+	if v == nil {
+		return nil, nil
+	}
+	vSlice := graphql.CoerceList(v)
+	var err error
+	res := make([]catalogue.Verdict, len(vSlice))
+	for i := range vSlice {
+		ctx := graphql.WithPathContext(ctx, graphql.NewPathWithIndex(i))
+		res[i], err = ec.unmarshalNMatchVerdict2githubᚗcomᚋintervengineᚋwebhooksᚋcatalogueᚐVerdict(ctx, vSlice[i])
+		if err != nil {
+			return nil, err
+		}
+	}
+	return res, nil
+}
+
+func (ec *executionContext) marshalOMatchVerdict2ᚕgithubᚗcomᚋintervengineᚋwebhooksᚋcatalogueᚐVerdictᚄ(ctx context.Context, sel ast.SelectionSet, v []catalogue.Verdict) graphql.Marshaler {
+	if v == nil {
+		return graphql.Null
+	}
+	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 128, false, func(ctx context.Context, i int) graphql.Marshaler {
+		fc := graphql.GetFieldContext(ctx)
+		fc.Result = &v[i]
+		return ec.marshalNMatchVerdict2githubᚗcomᚋintervengineᚋwebhooksᚋcatalogueᚐVerdict(ctx, sel, v[i])
+	})
+
+	for _, e := range ret {
+		if e == graphql.Null {
+			return graphql.Null
+		}
+	}
+
+	return ret
+}
+
+func (ec *executionContext) unmarshalOMatchVerdict2ᚖgithubᚗcomᚋintervengineᚋwebhooksᚋcatalogueᚐVerdict(ctx context.Context, v any) (*catalogue.Verdict, error) {
+	if v == nil {
+		return nil, nil
+	}
+	tmp, err := graphql.UnmarshalString(v)
+	res := catalogue.Verdict(tmp)
+	return &res, graphql.ErrorOnPath(ctx, err)
+}
+
+func (ec *executionContext) marshalOMatchVerdict2ᚖgithubᚗcomᚋintervengineᚋwebhooksᚋcatalogueᚐVerdict(ctx context.Context, sel ast.SelectionSet, v *catalogue.Verdict) graphql.Marshaler {
+	if v == nil {
+		return graphql.Null
+	}
+	_ = sel
+	_ = ctx
+	res := graphql.MarshalString(string(*v))
+	return res
+}
+
 func (ec *executionContext) marshalONode2githubᚗcomᚋintervengineᚋwebhooksᚋgraphᚋmodelᚐNode(ctx context.Context, sel ast.SelectionSet, v model.Node) graphql.Marshaler {
 	if v == nil {
 		return graphql.Null
@@ -16887,6 +18025,13 @@ func (ec *executionContext) marshalOPauseWebhookPayload2ᚖgithubᚗcomᚋinterv
 		return graphql.Null
 	}
 	return ec._PauseWebhookPayload(ctx, sel, v)
+}
+
+func (ec *executionContext) marshalOPreviewDeliveryPayload2ᚖgithubᚗcomᚋintervengineᚋwebhooksᚋgraphᚋmodelᚐPreviewDeliveryPayload(ctx context.Context, sel ast.SelectionSet, v *model.PreviewDeliveryPayload) graphql.Marshaler {
+	if v == nil {
+		return graphql.Null
+	}
+	return ec._PreviewDeliveryPayload(ctx, sel, v)
 }
 
 func (ec *executionContext) marshalORedeliverPayload2ᚖgithubᚗcomᚋintervengineᚋwebhooksᚋgraphᚋmodelᚐRedeliverPayload(ctx context.Context, sel ast.SelectionSet, v *model.RedeliverPayload) graphql.Marshaler {

@@ -7,6 +7,8 @@ import (
 
 	"github.com/99designs/gqlgen/graphql"
 
+	"github.com/intervengine/webhooks/catalogue"
+	"github.com/intervengine/webhooks/control"
 	"github.com/intervengine/webhooks/models"
 )
 
@@ -365,8 +367,10 @@ type HTTPRequest struct {
 	URL string `json:"url"`
 	// The headers, signature included. Values that look like credentials are masked.
 	Headers []models.Header `json:"headers"`
-	// Attempt is the one whose request this is.
+	// Attempt is the one whose request this is; nil for a preview.
 	Attempt *models.Attempt `json:"-"`
+	// Preview is the body of a request that is not made; nil for an attempt's.
+	Preview *string `json:"-"`
 }
 
 // A response as it was received.
@@ -389,6 +393,24 @@ type IntRange struct {
 	Max *int `json:"max,omitempty"`
 }
 
+// A page of explanations, newest webhook first.
+type MatchExplanationConnection struct {
+	// The page's explanations, each with its cursor.
+	Edges []MatchExplanationEdge `json:"edges"`
+	// The page's explanations.
+	Nodes []control.Explanation `json:"nodes"`
+	// Where the page stands.
+	PageInfo *PageInfo `json:"pageInfo"`
+}
+
+// An explanation in a page.
+type MatchExplanationEdge struct {
+	// Its place in this list, for after and before.
+	Cursor string `json:"cursor"`
+	// The explanation.
+	Node *control.Explanation `json:"node"`
+}
+
 // Where a page stands in its list.
 type PageInfo struct {
 	// Whether more follows after endCursor.
@@ -406,6 +428,33 @@ type PauseWebhookPayload struct {
 	// The webhook as it is now; null when there are userErrors.
 	Webhook *models.Webhook `json:"webhook,omitempty"`
 	// What the caller can put right; then nothing was changed.
+	UserErrors []models.Problem `json:"userErrors"`
+}
+
+// What previewDelivery shall look at: one webhook and one event, each stored or given.
+type PreviewDeliveryInput struct {
+	// A stored webhook. Give exactly one of webhookId and webhook.
+	WebhookID *string `json:"webhookId,omitempty"`
+	// A webhook that is not saved, checked as createWebhook does, but for its externalId being taken.
+	Webhook *CreateWebhookInput `json:"webhook,omitempty"`
+	// A stored event. Give exactly one of eventId and event.
+	EventID *string `json:"eventId,omitempty"`
+	// An event that is not emitted, checked as emitEvent does.
+	Event *EmitEventInput `json:"event,omitempty"`
+}
+
+// The answer to previewDelivery.
+type PreviewDeliveryPayload struct {
+	// What would become of the event at the webhook as it is now; null when there are userErrors.
+	Verdict *catalogue.Verdict `json:"verdict,omitempty"`
+	// What decided, in one sentence; null: nothing to add.
+	Detail *string `json:"detail,omitempty"`
+	// The request that would be made, signed at this moment with the webhook's key; one that is not saved
+	// has none yet, and a key is made up. Null where nothing would be sent.
+	Request *HTTPRequest `json:"request,omitempty"`
+	// A curl command that would send the request, but for what is masked; null where there is no request.
+	Curl *string `json:"curl,omitempty"`
+	// What the caller can put right.
 	UserErrors []models.Problem `json:"userErrors"`
 }
 
