@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -38,9 +39,9 @@ type BreakerOptions struct {
 // open circuit, since a person waits for them; they count, and one that succeeds closes it.
 // Attempts that began before the circuit opened count as nothing when they end after.
 //
-// A webhook that does not fail costs Redis nothing: successes are kept here until the first failure
-// needs them. Other workers learn of an open circuit within pollEvery. Without Redis each process
-// breaks its circuits by what it sees itself.
+// A webhook that does not fail costs Redis nothing: successes are kept here until a failure, of this
+// worker or another, needs them. Workers learn within pollEvery which webhooks fail elsewhere and
+// whose circuits are open. Without Redis each process breaks its circuits by what it sees itself.
 type circuits struct {
 	opt   BreakerOptions
 	redis redis.UniversalClient
@@ -69,8 +70,9 @@ const (
 	// circuitMemory is how long after its cooldown an open circuit without any delivery is kept.
 	circuitMemory = time.Hour
 
-	circuitKeys  = "webhooks:{circuit}:"
-	circuitsOpen = circuitKeys + "open"
+	circuitKeys     = "webhooks:{circuit}:"
+	circuitsOpen    = circuitKeys + "open"
+	circuitsWatched = circuitKeys + "watched"
 )
 
 // circuitView is what this process knows of one webhook.
@@ -79,7 +81,7 @@ type circuitView struct {
 	generation int  // raised with every opening
 	changed    time.Time
 	touched    time.Time
-	failed     time.Time // the last failure: while it is in the window everything is reported
+	failed     time.Time // the last failure of any worker: while it is in the window all is reported
 	unsent     map[int64]tally
 	alone      lonely
 }
@@ -125,7 +127,8 @@ type circuitReport struct {
 
 // KEYS[1] -> hash: s state (o open, h half open; none: closed), u until when it is open, p and d token
 // and deadline of the probe, n up to when times to come back are given out, a<bucket> and f<bucket>
-// attempts and failures; times in µs; KEYS[2] -> sorted set of webhooks whose circuit is not closed
+// attempts and failures; times in µs; KEYS[2] -> sorted set of webhooks whose circuit is not closed, by
+// until when it is open; KEYS[3] -> sorted set of webhooks that fail, by the last failure
 // ARGV[1] -> webhook, ARGV[2] -> probe's token or "", ARGV[3] -> its verdict: 0 unused, 1 well, 2 broken
 // ARGV[4] -> bucket, ARGV[5] -> buckets, ARGV[6] -> cooldown, in µs; ARGV[7] -> least attempts,
 // ARGV[8] -> threshold; ARGV[9..] -> age in buckets, attempts, failures, repeated
@@ -175,6 +178,7 @@ for i = 9, #ARGV, 3 do
 end
 redis.call("PEXPIRE", KEYS[1], math.ceil(bucket * buckets / 1000) + 1000)
 if not failed then return 0 end
+redis.call("ZADD", KEYS[3], text(now), ARGV[1])
 local attempts, failures = 0, 0
 local all = redis.call("HGETALL", KEYS[1])
 for i = 1, #all, 2 do
@@ -414,7 +418,7 @@ func (c *circuits) reportCall(r circuitReport, counts map[int64]tally, current i
 	for b, t := range counts {
 		args = append(args, current-b, t.attempts, t.failures)
 	}
-	return scriptCall{script: reportScript, keys: []string{circuitKeys + r.webhookID, circuitsOpen}, args: args}
+	return scriptCall{script: reportScript, keys: []string{circuitKeys + r.webhookID, circuitsOpen, circuitsWatched}, args: args}
 }
 
 func (v *circuitView) subtract(counts map[int64]tally) {
@@ -495,7 +499,8 @@ func (c *circuits) answer(ctx context.Context, asks []circuitAsk) ([]batch.Resul
 	return results, nil
 }
 
-// watch learns which circuits other workers have opened and closed, until stop.
+// watch learns which circuits other workers have opened and closed, and which webhooks fail there,
+// until stop.
 func (c *circuits) watch(stop <-chan struct{}) {
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
@@ -513,20 +518,31 @@ func (c *circuits) poll() {
 	ctx, cancel := context.WithTimeout(context.Background(), pollEvery)
 	defer cancel()
 	asked := time.Now()
-	oldest := asked.Add(-circuitMemory).UnixMicro()
+	before := func(d time.Duration) string { return strconv.FormatInt(asked.Add(-d).UnixMicro(), 10) }
 	pipe := c.redis.Pipeline()
-	pipe.ZRemRangeByScore(ctx, circuitsOpen, "-inf", fmt.Sprint(oldest))
+	pipe.ZRemRangeByScore(ctx, circuitsOpen, "-inf", before(circuitMemory))
+	pipe.ZRemRangeByScore(ctx, circuitsWatched, "-inf", before(c.opt.Window))
 	all := pipe.ZRange(ctx, circuitsOpen, 0, -1)
+	failing := pipe.ZRange(ctx, circuitsWatched, 0, -1)
 	if _, err := pipe.Exec(ctx); err != nil {
 		return // what is known stays
 	}
+	var owed []string
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	open := make(map[string]bool, len(all.Val()))
 	for _, id := range all.Val() {
 		open[id] = true
 		if c.views[id] == nil {
 			c.views[id] = &circuitView{touched: asked}
+		}
+	}
+	for _, id := range failing.Val() {
+		// What this worker does not know it has nothing to tell of.
+		if v := c.views[id]; v != nil {
+			v.failed = asked
+			if len(v.unsent) > 0 {
+				owed = append(owed, id)
+			}
 		}
 	}
 	for id, v := range c.views {
@@ -536,6 +552,10 @@ func (c *circuits) poll() {
 		if !v.open && !v.alone.open() && asked.Sub(v.touched) > 2*c.opt.Window {
 			delete(c.views, id)
 		}
+	}
+	c.mu.Unlock()
+	for _, id := range owed {
+		_ = c.reports.Submit(circuitReport{webhookID: id}, func(struct{}, error) {}) // or with the next poll
 	}
 }
 

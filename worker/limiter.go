@@ -75,10 +75,9 @@ type rateAnswer struct {
 }
 
 // KEYS[1] -> list of the latest moments at which starts may happen, in µs, ascending
-// KEYS[2] -> hash: back and front, up to when times to come back are given out (to those that come
-//
-//	for the first time, and to those that came back too soon); at, when it was written
-//
+// KEYS[2] -> hash: back and front, up to when times to come back are given out, to those that come for
+// the first time and to those that came back too soon; turn, the first of them that nobody has used;
+// at, when it was written
 // KEYS[3] -> when Redis began to remember starts
 // KEYS[4] -> by how much slow connections widen the window, in µs
 // ARGV[1] -> starts per window, ARGV[2] -> window, ARGV[3] -> start margin, ARGV[4] -> how far ahead a
@@ -86,20 +85,26 @@ type rateAnswer struct {
 //
 // Returns one number for each that asks, those that waited first: n >= 0: granted, to start in n µs;
 // n < 0: come back in -n µs.
+//
+// slack is how late one may come to its time without losing it: times are given out that much apart,
+// and a newcomer does not take the last of them before. A time that nobody used for forfeit is a
+// newcomer's.
 var rateScript = redis.NewScript(`
 local time = redis.call("TIME")
 local now = time[1] * 1000000 + time[2]
 local rate, window, margin, ahead = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local olds, news = tonumber(ARGV[5]), tonumber(ARGV[6])
 window = window + (tonumber(redis.call("GET", KEYS[4]) or "") or 0)
+local slack, forfeit = 30000, 250000
 local function text(n) return string.format("%.0f", n) end
 
 local born = tonumber(redis.call("GET", KEYS[3]) or "")
 local last = tonumber(redis.call("LINDEX", KEYS[1], -1) or "") or 0
-local plan = redis.call("HMGET", KEYS[2], "back", "front", "at")
-local back, front, at = tonumber(plan[1] or "") or 0, tonumber(plan[2] or "") or 0, tonumber(plan[3] or "") or 0
+local plan = redis.call("HMGET", KEYS[2], "back", "front", "turn", "at")
+local back, front = tonumber(plan[1] or "") or 0, tonumber(plan[2] or "") or 0
+local turn, at = tonumber(plan[3] or "") or 0, tonumber(plan[4] or "") or 0
 if not born or born > now or last > now + 5000000 or at > now + 5000000 then
-  born, last, back, front = now, 0, 0, 0
+  born, last, back, front, turn = now, 0, 0, 0, 0
   redis.call("SET", KEYS[3], text(now))
   redis.call("DEL", KEYS[1], KEYS[2])
 end
@@ -109,23 +114,21 @@ while length > 0 and tonumber(redis.call("LINDEX", KEYS[1], 0)) + window <= now 
   redis.call("LPOP", KEYS[1])
   length = length - 1
 end
-local step = (window + margin) / rate
-if back > now and (now > last + step + 250000 or (rate >= 4 and length * 2 < rate)) then
-  back = now
-end
+local step = (window + margin + slack) / rate
 
 local answers = {}
-local started, planned = false, false
+local started, planned = false, back > now
 for i = 1, olds + news do
   local returning = i <= olds
   local open = math.max(now, born + window)
   if length >= rate then
     open = math.max(open, tonumber(redis.call("LINDEX", KEYS[1], length - rate)) + window)
   end
-  if open <= now + ahead and (returning or back <= now) then
+  if open <= now + ahead and (returning or back + slack <= now or turn + forfeit <= now) then
     last = math.max(last, open + margin)
     redis.call("RPUSH", KEYS[1], text(last))
     length, started = length + 1, true
+    turn = turn + step
     answers[i] = math.ceil(open - now)
   else
     local come
@@ -133,6 +136,9 @@ for i = 1, olds + news do
       front = math.max(front + step, open, now + 1000)
       come = front
     else
+      if back + slack <= now then
+        turn = math.max(open, now)
+      end
       back = math.max(back + step, open, now + 1000)
       come = back
     end
@@ -144,7 +150,7 @@ if started then
   redis.call("PEXPIRE", KEYS[1], math.ceil((window + ahead) / 1000) + 5000)
 end
 if planned then
-  redis.call("HSET", KEYS[2], "back", text(back), "front", text(front), "at", text(now))
+  redis.call("HSET", KEYS[2], "back", text(back), "front", text(front), "turn", text(turn), "at", text(now))
   redis.call("PEXPIRE", KEYS[2], math.ceil((math.max(back, front, now) - now) / 1000) + 60000)
 end
 return answers`)

@@ -1,0 +1,222 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// noWindowOver fails where more than rate of the moments lie within one second.
+func noWindowOver(t *testing.T, rate int, at []time.Time) {
+	t.Helper()
+	slices.SortFunc(at, time.Time.Compare)
+	for i := rate; i < len(at); i++ {
+		if d := at[i].Sub(at[i-rate]); d < time.Second {
+			t.Fatalf("requests %d to %d of %d came within %s, at most %d may in a second", i-rate, i, len(at), d, rate)
+		}
+	}
+}
+
+// Deliveries ask through several processes, wait as they are told, and arrive at the receiver up to a
+// margin later than they start.
+func TestLimiter_NoSecondHoldsMore(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ rate, processes, deliveries int }{
+		{1, 1, 8}, {1, 3, 12}, {2, 2, 20}, {5, 4, 60}, {10, 3, 100}, {50, 4, 400}, {300, 2, 1500},
+	} {
+		t.Run(fmt.Sprintf("%d a second, %d processes, %d deliveries", test.rate, test.processes, test.deliveries), func(t *testing.T) {
+			t.Parallel()
+			server := startRedis(t)
+			synctest.Test(t, func(t *testing.T) {
+				random := rand.New(rand.NewPCG(uint64(test.rate), uint64(test.processes)))
+				upTo := func(d time.Duration) time.Duration { return time.Duration(random.Int64N(int64(d))) }
+				limiters := make([]*limiter, test.processes)
+				for i := range limiters {
+					client := bubbleClient(server)
+					defer client.Close()
+					limiters[i] = newLimiter(client)
+					limiters[i].start(t.Context())
+				}
+				var arrived instants
+				var asks atomic.Int64
+				var all sync.WaitGroup
+				began := time.Now()
+				for n := range test.deliveries {
+					offset := upTo(2 * time.Second)
+					network := upTo(networkMargin)
+					lateness := upTo(20 * time.Millisecond)
+					l := limiters[n%len(limiters)]
+					all.Go(func() {
+						time.Sleep(offset)
+						for returning := false; ; returning = true {
+							asks.Add(1)
+							a, err := l.ask(context.Background(), rateAsk{webhookID: "w", rate: test.rate, returning: returning, created: began.Add(offset)})
+							if !assert.NoError(t, err) {
+								return
+							}
+							if a.granted && l.begin(context.Background(), a) {
+								time.Sleep(network)
+								arrived.add()
+								return
+							}
+							time.Sleep(a.wait + lateness) // on its way through the queue
+						}
+					})
+				}
+				all.Wait()
+				noWindowOver(t, test.rate, arrived.at)
+
+				// The limit is used, not only kept: what it costs is the margins and a little.
+				ideal := time.Duration(test.deliveries) * time.Second / time.Duration(test.rate)
+				took := time.Since(began)
+				assert.Less(t, took, ideal*13/10+5*time.Second)
+				// And nobody is claimed over and over: once to learn its time, once at it.
+				assert.Less(t, float64(asks.Load())/float64(test.deliveries), 2.6)
+				for _, l := range limiters {
+					require.NoError(t, l.asks.Stop(t.Context()))
+				}
+			})
+		})
+	}
+}
+
+func one(t *testing.T, l *limiter, rate int, returning bool) rateAnswer {
+	t.Helper()
+	a, err := l.ask(context.Background(), rateAsk{webhookID: "w", rate: rate, returning: returning})
+	require.NoError(t, err)
+	return a
+}
+
+func inBubble(t *testing.T, test func(t *testing.T, l *limiter, forget func())) {
+	t.Helper()
+	server := startRedis(t)
+	synctest.Test(t, func(t *testing.T) {
+		client := bubbleClient(server)
+		defer client.Close()
+		l := newLimiter(client)
+		l.start(t.Context())
+		time.Sleep(rateWindow + networkMargin)
+		test(t, l, server.FlushAll)
+		require.NoError(t, l.asks.Stop(t.Context()))
+	})
+}
+
+func TestLimiter_BurstThenPace(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T, l *limiter, _ func()) {
+		for range 3 {
+			assert.Equal(t, time.Duration(0), one(t, l, 3, false).wait)
+		}
+		window, pace := 1125*time.Millisecond, 385*time.Millisecond
+		for n := range 4 {
+			a := one(t, l, 3, false)
+			assert.False(t, a.granted)
+			assert.InDelta(t, float64(window+time.Duration(n)*pace), float64(a.wait), float64(time.Millisecond))
+		}
+	})
+}
+
+func TestLimiter_WhoWaitedGoesFirst(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T, l *limiter, _ func()) {
+		require.True(t, one(t, l, 1, false).granted)
+		waiting := one(t, l, 1, false)
+		require.False(t, waiting.granted)
+		time.Sleep(waiting.wait + time.Millisecond)
+		newcomer := one(t, l, 1, false)
+		assert.False(t, newcomer.granted, "the turn is another's")
+		assert.True(t, one(t, l, 1, true).granted)
+	})
+}
+
+func TestLimiter_TurnsThatNobodyTakesAreFree(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T, l *limiter, _ func()) {
+		for range 1000 {
+			one(t, l, 10, false)
+		}
+		// All of them were cancelled: whoever comes next need not wait for their minute and a half.
+		time.Sleep(5 * time.Second)
+		assert.True(t, one(t, l, 10, false).granted)
+	})
+}
+
+func TestLimiter_AForgetfulRedisGrantsNothingAtFirst(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T, l *limiter, forget func()) {
+		var at []time.Time
+		for range 5 {
+			require.True(t, one(t, l, 5, false).granted)
+			at = append(at, time.Now())
+		}
+		forget()
+		for len(at) < 10 {
+			a := one(t, l, 5, true)
+			if a.granted && l.begin(t.Context(), a) {
+				at = append(at, time.Now())
+				continue
+			}
+			time.Sleep(a.wait)
+		}
+		noWindowOver(t, 5, at)
+	})
+}
+
+func TestLimiter_ALowerRateHoldsAtOnce(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T, l *limiter, _ func()) {
+		for range 10 {
+			require.True(t, one(t, l, 10, false).granted)
+		}
+		assert.False(t, one(t, l, 2, false).granted)
+		time.Sleep(10 * time.Second)
+		assert.True(t, one(t, l, 2, false).granted)
+		assert.True(t, one(t, l, 2, false).granted)
+		assert.False(t, one(t, l, 2, false).granted)
+	})
+}
+
+func TestLimiter_ASlowConnectionKeepsTheOthersAway(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T, l *limiter, _ func()) {
+		require.True(t, one(t, l, 1, false).granted)
+		l.reportSlow(t.Context(), "w", 2*time.Second)
+		assert.Greater(t, one(t, l, 1, false).wait, 3*time.Second)
+	})
+}
+
+// A grant that is used too late is not used at all.
+func TestLimiter_ALateStartIsGivenUp(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T, l *limiter, _ func()) {
+		a := one(t, l, 1, false)
+		require.True(t, a.granted)
+		time.Sleep(200 * time.Millisecond)
+		assert.False(t, l.begin(t.Context(), a))
+		// And those after it are given the time that this machine needs.
+		time.Sleep(2 * time.Second)
+		assert.Greater(t, one(t, l, 1, true).margin, 200*time.Millisecond)
+	})
+}
+
+func TestLimiter_WithoutRedisNothingStarts(t *testing.T) {
+	t.Parallel()
+	server := startRedis(t)
+	client := bubbleClient(server)
+	defer client.Close()
+	l := newLimiter(client)
+	l.start(t.Context())
+	server.SetError("LOADING Redis is loading the dataset in memory")
+	_, err := l.ask(t.Context(), rateAsk{webhookID: "w", rate: 5})
+	require.Error(t, err)
+	require.NoError(t, l.asks.Stop(t.Context()))
+}
