@@ -912,7 +912,7 @@ input EmitEventInput {
   timestamp: Time
   """
   A key that makes repeating safe: within 24 hours (unless the server is set otherwise) the same key
-  in the same tenant answers with the first event and duplicate: true. At most 200 characters.
+  in the same tenant answers with the first event and duplicate: true. At most 255 characters.
   """idempotencyKey: String"""
   The tenant whose webhooks get it. Default: the key's own, "default" for a platform key. Naming
   another tenant than one's own is FORBIDDEN.

@@ -238,7 +238,7 @@ type EmitEventInput struct {
 	// When it happened. Default: now.
 	Timestamp *time.Time `json:"timestamp,omitempty"`
 	// A key that makes repeating safe: within 24 hours (unless the server is set otherwise) the same key
-	// in the same tenant answers with the first event and duplicate: true. At most 200 characters.
+	// in the same tenant answers with the first event and duplicate: true. At most 255 characters.
 	IdempotencyKey *string `json:"idempotencyKey,omitempty"`
 	// The tenant whose webhooks get it. Default: the key's own, "default" for a platform key. Naming
 	// another tenant than one's own is FORBIDDEN.
