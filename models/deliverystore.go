@@ -27,9 +27,13 @@ type movable struct {
 // holdOpen holds what a paused webhook still had to attempt.
 func (s *Store) holdOpen(ctx context.Context, w Webhook, after func(context.Context, []Due) error) error {
 	return s.moveEach(ctx, w, openStatuses[:2], func(tx *gorm.DB, _ []movable, ids []string, _ time.Time) error {
-		return tx.Model(&Delivery{}).Where("id IN ?", ids).UpdateColumns(map[string]any{
+		err := tx.Model(&Delivery{}).Where("id IN ?", ids).UpdateColumns(map[string]any{
 			"status": DeliveryHeld, "status_reason": ReasonWebhookPaused, "status_detail": nil, "next_attempt_at": nil,
 		}).Error
+		if err != nil {
+			return err
+		}
+		return feedChanged(tx, ids)
 	}, after)
 }
 
@@ -45,17 +49,21 @@ func (s *Store) cancelOpen(ctx context.Context, w Webhook, reason DeliveryStatus
 // cancel ends deliveries unsent. Their claims stay: an attempt that runs may yet succeed, and a
 // success is never denied.
 func cancel(tx *gorm.DB, ids []string, reason DeliveryStatusReason, now time.Time) error {
-	return tx.Model(&Delivery{}).Where("id IN ?", ids).UpdateColumns(map[string]any{
+	err := tx.Model(&Delivery{}).Where("id IN ?", ids).UpdateColumns(map[string]any{
 		"status": DeliveryCancelled, "status_reason": reason, "status_detail": nil,
 		"next_attempt_at": nil, "completed_at": now,
 	}).Error
+	if err != nil {
+		return err
+	}
+	return feedChanged(tx, ids)
 }
 
 // resumeHeld makes what a resumed webhook had held due now, oldest first; what is scheduled for
 // later waits for that.
 func (s *Store) resumeHeld(ctx context.Context, w Webhook, each func(context.Context, []Due) error) error {
 	held := []DeliveryStatus{DeliveryHeld}
-	return s.moveEach(ctx, w, held, func(tx *gorm.DB, rows []movable, _ []string, now time.Time) error {
+	return s.moveEach(ctx, w, held, func(tx *gorm.DB, rows []movable, ids []string, now time.Time) error {
 		var due, scheduled []string
 		for _, d := range rows {
 			if dueAt(d.DeliverAt, now).After(now) {
@@ -73,13 +81,16 @@ func (s *Store) resumeHeld(ctx context.Context, w Webhook, each func(context.Con
 				return err
 			}
 		}
-		if len(scheduled) == 0 {
-			return nil
+		if len(scheduled) > 0 {
+			err := tx.Model(&Delivery{}).Where("id IN ?", scheduled).UpdateColumns(map[string]any{
+				"status": status, "status_reason": ReasonScheduled, "status_detail": nil,
+				"next_attempt_at": gorm.Expr("(SELECT deliver_at FROM events WHERE events.id = deliveries.event_id)"),
+			}).Error
+			if err != nil {
+				return err
+			}
 		}
-		return tx.Model(&Delivery{}).Where("id IN ?", scheduled).UpdateColumns(map[string]any{
-			"status": status, "status_reason": ReasonScheduled, "status_detail": nil,
-			"next_attempt_at": gorm.Expr("(SELECT deliver_at FROM events WHERE events.id = deliveries.event_id)"),
-		}).Error
+		return feedChanged(tx, ids)
 	}, each)
 }
 
@@ -217,7 +228,10 @@ func (s *Store) Redeliver(ctx context.Context, reach Reach, id string) (Delivery
 		case dueAt(e.DeliverAt, now).After(now):
 			set["status_reason"] = ReasonScheduled
 		}
-		return tx.Model(&Delivery{}).Where("id = ?", id).UpdateColumns(set).Error
+		if err := tx.Model(&Delivery{}).Where("id = ?", id).UpdateColumns(set).Error; err != nil {
+			return err
+		}
+		return feedChanged(tx, []string{id})
 	})
 }
 

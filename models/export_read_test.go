@@ -2,6 +2,7 @@ package models
 
 import (
 	"context"
+	"database/sql"
 	"sync"
 	"time"
 
@@ -70,3 +71,6 @@ func FirstID(prefix string, t time.Time) string { return firstID(prefix, t) }
 
 // Add counts n of a measure.
 func (c *Counts) Add(measure, n int) { c.add(measure, n) }
+
+// Begin gives a transaction as a test's own hand on the database.
+func (s *Store) Begin(ctx context.Context) (*sql.Tx, error) { return s.main.BeginTx(ctx, nil) }

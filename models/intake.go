@@ -87,6 +87,7 @@ func (s *Store) CommitEvents(ctx context.Context, prepare func(ctx context.Conte
 	if err != nil {
 		return nil, err
 	}
+	s.feed.notify()
 	return results, nil
 }
 

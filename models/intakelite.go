@@ -86,6 +86,9 @@ func (s *Store) liteInserts(tx *liteTx, f *flush) error {
 			}
 		}
 	}
+	if err := f.feed().liteWrite(tx); err != nil {
+		return err
+	}
 	return s.liteAddMinutes(tx, f.counts())
 }
 

@@ -152,6 +152,7 @@ func (s *Store) pgInserts(f *flush) *pgx.Batch {
 			d.trigger, d.body, d.attemptTrigger, d.next, d.replay, d.completed, f.now)
 		s.pgQueueMinutes(batch, f.counts(), f.now)
 	}
+	f.feed().pgQueue(batch)
 	batch.Queue("COMMIT")
 	return batch
 }

@@ -97,6 +97,7 @@ func (s *Store) expire(ctx context.Context, narrow func(*gorm.DB) *gorm.DB, limi
 			return err
 		}
 		counts := minutes{}
+		ids := make([]string, 0, len(rows))
 		for i := range rows {
 			d := &rows[i].Delivery
 			counts.add(d, MeasureAttempts)
@@ -104,6 +105,7 @@ func (s *Store) expire(ctx context.Context, narrow func(*gorm.DB) *gorm.DB, limi
 				return err
 			}
 			due = append(due, Due{DeliveryID: d.ID, AttemptCount: d.AttemptCount + 1, NextAttemptAt: now})
+			ids = append(ids, d.ID)
 		}
 		for _, k := range counts.sorted() {
 			err := tx.Exec(liteAddMinutesNamed, k.webhook, now.Truncate(time.Minute), k.eventType, s.shard, k.measure, k.tenant, counts[k]).Error
@@ -111,7 +113,7 @@ func (s *Store) expire(ctx context.Context, narrow func(*gorm.DB) *gorm.DB, limi
 				return err
 			}
 		}
-		return nil
+		return feedChanged(tx, ids)
 	})
 	return due, err
 }

@@ -110,6 +110,7 @@ func (s *Store) Record(ctx context.Context, records []AttemptRecord) ([]Recorded
 	if err != nil {
 		return nil, err
 	}
+	s.feed.notify()
 	return recorded, s.disableGone(ctx, records, recorded)
 }
 

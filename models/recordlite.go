@@ -102,7 +102,11 @@ func liteWrite(tx *liteTx, a *Attempt) error {
 
 // liteMove writes what a ledger decided, but for the attempts' rows.
 func (s *Store) liteMove(tx *liteTx, l *ledger) error {
-	for _, d := range l.sortedChanges() {
+	changed := l.sortedChanges()
+	if err := feedOf(changed).liteWrite(tx); err != nil {
+		return err
+	}
+	for _, d := range changed {
 		_, err := tx.exec(liteMoveDelivery, d.ID, d.Status, d.StatusReason, d.StatusDetail, d.AttemptCount, d.ScheduleStep,
 			d.AttemptTrigger, d.NextAttemptAt, d.LastOutcome, d.LastStatus, d.SucceededAt, d.CompletedAt, d.free)
 		if err != nil {

@@ -87,7 +87,9 @@ func (s *Store) pgRecord(ctx context.Context, records []AttemptRecord) ([]Record
 		if err := pgQueueAttempts(batch, rows); err != nil {
 			return err
 		}
-		pgQueueMoves(batch, l.sortedChanges())
+		changed := l.sortedChanges()
+		pgQueueMoves(batch, changed)
+		feedOf(changed).pgQueue(batch)
 		s.pgQueueMinutes(batch, l.counts, l.now)
 		pgQueueHealth(batch, l)
 		batch.Queue("COMMIT")

@@ -22,6 +22,7 @@ type Release struct {
 // In: releases by column. Out: how the deliveries stand that were still this claim's. One that
 // was held or ended meanwhile only loses its claim.
 const pgRelease = `
+WITH r AS (
 UPDATE deliveries d SET claim_token = NULL, claimed_at = NULL, claimed_until = NULL,
   next_attempt_at = CASE WHEN d.status IN ('PENDING', 'RETRYING')
     THEN statement_timestamp() + u.after * interval '1 microsecond' ELSE d.next_attempt_at END,
@@ -29,7 +30,13 @@ UPDATE deliveries d SET claim_token = NULL, claimed_at = NULL, claimed_until = N
   status_detail = CASE WHEN d.status IN ('PENDING', 'RETRYING') THEN u.detail ELSE d.status_detail END
 FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $5::text[]) AS u (id, token, after, reason, detail)
 WHERE d.id = u.id AND d.claim_token = u.token
-RETURNING d.id, d.status, d.next_attempt_at, d.attempt_count`
+RETURNING d.id, d.tenant, d.status, d.status_reason, d.status_detail, d.attempt_count, d.next_attempt_at, d.last_outcome,
+  d.last_status, d.completed_at
+), f AS (
+  INSERT INTO feed (tenant, kind, items)
+  SELECT tenant, 'd', ` + pgFeedStates + ` FROM r WHERE status IN ('PENDING', 'RETRYING') GROUP BY tenant
+)
+SELECT id, status, next_attempt_at, attempt_count FROM r`
 
 const (
 	liteRelease = `
@@ -38,7 +45,9 @@ UPDATE deliveries SET claim_token = NULL, claimed_at = NULL, claimed_until = NUL
   status_reason = CASE WHEN status IN ('PENDING', 'RETRYING') THEN ?4 ELSE status_reason END,
   status_detail = CASE WHEN status IN ('PENDING', 'RETRYING') THEN ?5 ELSE status_detail END
 WHERE id = ?1 AND claim_token = ?2`
-	liteReleased = `SELECT status, next_attempt_at, attempt_count FROM deliveries WHERE id = ?`
+	liteReleased = `
+SELECT id, tenant, status, status_reason, status_detail, attempt_count, next_attempt_at, last_outcome, last_status, completed_at
+FROM deliveries WHERE id = ?`
 )
 
 // Release gives claims back. No attempt is counted. The answers are in the order of the releases;
@@ -66,6 +75,7 @@ func (s *Store) Release(ctx context.Context, releases []Release) ([]Recorded, er
 	if err != nil {
 		return nil, err
 	}
+	s.feed.notify()
 	recorded := make([]Recorded, len(releases))
 	for i, r := range releases {
 		recorded[i] = done[r.DeliveryID]
@@ -91,7 +101,8 @@ func (s *Store) pgRelease(ctx context.Context, releases []Release) (map[string]R
 		reasons[i], details[i] = r.texts()
 	}
 	done := make(map[string]Recorded, n)
-	err := s.pgDo(ctx, s.relaxed, func(p *pgSession) error {
+	// Not relaxed: what a reader of the feed has seen must not be forgotten by a crash of the server.
+	err := s.pgDo(ctx, s.hot, func(p *pgSession) error {
 		batch := &pgx.Batch{}
 		batch.Queue(pgRelease, ids, tokens, afters, reasons, details).Query(func(rows pgx.Rows) error {
 			for rows.Next() {
@@ -110,7 +121,8 @@ func (s *Store) pgRelease(ctx context.Context, releases []Release) (map[string]R
 
 func (s *Store) liteRelease(ctx context.Context, releases []Release) (map[string]Recorded, error) {
 	done := make(map[string]Recorded, len(releases))
-	err := s.sqliteTx(ctx, true, func(tx *liteTx) error {
+	err := s.sqliteTx(ctx, false, func(tx *liteTx) error {
+		var feed feedRows
 		for i := range releases {
 			r := &releases[i]
 			reason, detail := r.texts()
@@ -121,15 +133,22 @@ func (s *Store) liteRelease(ctx context.Context, releases []Release) (map[string
 			if changed == 0 {
 				continue
 			}
-			out := Recorded{DeliveryID: r.DeliveryID, Applied: true}
-			err = tx.query(func(row *sql.Rows) error { return row.Scan(&out.Status, &out.NextAttemptAt, &out.AttemptCount) },
-				liteReleased, r.DeliveryID)
+			var d Delivery
+			err = tx.query(func(row *sql.Rows) error {
+				return row.Scan(&d.ID, &d.Tenant, &d.Status, &d.StatusReason, &d.StatusDetail, &d.AttemptCount, &d.NextAttemptAt,
+					&d.LastOutcome, &d.LastStatus, &d.CompletedAt)
+			}, liteReleased, r.DeliveryID)
 			if err != nil {
 				return err
 			}
-			done[r.DeliveryID] = out
+			if d.Status == DeliveryPending || d.Status == DeliveryRetrying {
+				feed.delivery(&d)
+			}
+			done[d.ID] = Recorded{
+				DeliveryID: d.ID, Applied: true, Status: d.Status, NextAttemptAt: d.NextAttemptAt, AttemptCount: d.AttemptCount,
+			}
 		}
-		return nil
+		return feed.liteWrite(tx)
 	})
 	return done, err
 }

@@ -71,6 +71,7 @@ type Store struct {
 	gate    gate
 	// migrating is how Migrate connects to Postgres: without the bounds on statements.
 	migrating *pgx.ConnConfig
+	feed      feedSignal
 	closed    atomic.Bool
 }
 
@@ -197,6 +198,7 @@ func (s *Store) working(ctx context.Context, fn func(tx *gorm.DB) error) error {
 }
 
 func (s *Store) transaction(ctx context.Context, fn func(tx *gorm.DB) error) error {
+	ctx, mark := withFeedMark(ctx)
 	tx := s.db.WithContext(ctx).Begin()
 	if tx.Error != nil {
 		return tx.Error
@@ -213,6 +215,9 @@ func (s *Store) transaction(ctx context.Context, fn func(tx *gorm.DB) error) err
 	committed = true
 	if err := tx.Commit().Error; err != nil {
 		return &commitError{err}
+	}
+	if mark.written {
+		s.feed.notify()
 	}
 	return nil
 }
