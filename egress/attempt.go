@@ -145,9 +145,11 @@ func (c *Client) send(ctx context.Context, request Request, observed *observatio
 	}
 }
 
-// http builds the request for one try. The body's type is hidden, so that nothing
-// can find a way to rewind it, and it is never http.NoBody, which net/http takes
-// for permission to repeat a request that has an Idempotency-Key.
+// http builds the request for one try. It has no GetBody, so that nothing can
+// rewind the body, and the body is never http.NoBody, which net/http takes for
+// permission to repeat a request that has an Idempotency-Key. Its type is one that
+// net/http knows to be in memory: of any other it sends the head in a write and a
+// packet of its own, before it reads the body.
 func (r Request) http(ctx context.Context) *http.Request {
 	header := make(http.Header, fixedHeaders+len(r.Headers))
 	for _, field := range r.fields() {
@@ -157,7 +159,7 @@ func (r Request) http(ctx context.Context) *http.Request {
 	built := &http.Request{
 		Method: http.MethodPost, URL: target, Host: target.Host, Header: header,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Body:          struct{ io.ReadCloser }{io.NopCloser(bytes.NewReader(r.Body))},
+		Body:          io.NopCloser(bytes.NewReader(r.Body)),
 		ContentLength: int64(len(r.Body)),
 	}
 	return built.WithContext(ctx)

@@ -85,6 +85,40 @@ func TestOnlyAnUntouchedRequestIsSentAgain(t *testing.T) {
 	}
 }
 
+// countingConn counts the writes, each of which is a packet of its own.
+type countingConn struct {
+	net.Conn
+	writes *atomic.Int32
+}
+
+func (c *countingConn) Write(buffer []byte) (int, error) {
+	c.writes.Add(1)
+	return c.Conn.Write(buffer)
+}
+
+// Head and body of a common event leave together: half the packets for both sides.
+func TestAnAttemptIsOneWrite(t *testing.T) {
+	t.Parallel()
+	receiver := receivertest.New(t)
+	client := NewClient(Options{Guard: NewGuard([]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")})})
+	t.Cleanup(client.Close)
+	dial, writes := client.transport.DialContext, &atomic.Int32{}
+	client.transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := dial(ctx, network, address)
+		if meter, ok := conn.(*meteredConn); ok {
+			meter.Conn = &countingConn{meter.Conn, writes}
+		}
+		return conn, err
+	}
+	parsed, err := ParseTarget(receiver.URL())
+	require.NoError(t, err)
+	key, err := signing.NewSecretKey(signing.HMACSHA256)
+	require.NoError(t, err)
+	request := Request{ID: "evt_1", Target: parsed, Body: make([]byte, 1024), Timestamp: time.Now(), Signer: signing.NewSigner(key), Timeout: time.Minute}
+	require.Equal(t, Success, client.Do(t.Context(), request).Outcome)
+	require.EqualValues(t, 1, writes.Load())
+}
+
 func BenchmarkDo(b *testing.B) {
 	receiver := receivertest.New(b)
 	client := NewClient(Options{Guard: NewGuard([]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")})})

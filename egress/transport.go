@@ -11,7 +11,7 @@ import (
 const (
 	defaultKeepBytes      = 16 << 10
 	defaultMaxIdle        = 1024
-	defaultMaxIdlePerHost = 32
+	defaultMaxIdlePerHost = 128
 	minIdlePerHost        = 16
 	defaultTimeout        = 15 * time.Second
 	idleTimeout           = 60 * time.Second
@@ -39,7 +39,8 @@ type Options struct {
 	// 16 KiB.
 	KeepBytes int
 	// MaxIdlePerHost is how many connections to one host stay open between
-	// attempts: at least 16. 0 means 32.
+	// attempts: at least 16. 0 means 128, as many as one webhook may hold in a worker
+	// with default settings: with less, a busy one dials anew for every other attempt.
 	MaxIdlePerHost int
 	// MaxIdle bounds the connections that stay open between attempts. 0 means 1,024.
 	MaxIdle int
