@@ -87,20 +87,23 @@ func (r *receiverProcess) reset(ctx context.Context) error {
 
 // await waits until that many distinct webhook-ids have arrived at the path, at most limit. It
 // returns what is there then.
-func (r *receiverProcess) await(ctx context.Context, path string, distinct int, limit time.Duration) (counted, error) {
+func (r *receiverProcess) await(ctx context.Context, path string, distinct int, limit time.Duration) (c counted, err error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	poll := time.NewTicker(pollEvery)
 	defer poll.Stop()
 	for {
-		c, err := r.count(ctx, path)
-		if err != nil || c.distinct >= distinct {
-			return c, err
+		now, err := r.count(ctx, path)
+		switch {
+		case ctx.Err() != nil: // whatever it made of the last question
+			return c, fmt.Errorf("%d of %d arrived at %s in %s: %w", c.distinct, distinct, path, limit, ctx.Err())
+		case err != nil || now.distinct >= distinct:
+			return now, err
 		}
+		c = now
 		select {
 		case <-poll.C:
 		case <-ctx.Done():
-			return c, fmt.Errorf("%d of %d arrived at %s in %s", c.distinct, distinct, path, limit)
 		}
 	}
 }

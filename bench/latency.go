@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
 	"slices"
 	"strconv"
 	"sync/atomic"
@@ -21,7 +20,7 @@ func (b *bench) latency(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, stopAll(list)) }()
 	compared := append([]*subject{b.direct()}, list...)
 	rounds, err := b.takeTurns(ctx, compared, func(s *subject) (func(time.Duration) (*round, error), error) {
-		path := "/ok/" + url.PathEscape(s.name)
+		path := s.path()
 		if err := s.subscribe(ctx, webhook{url: b.receiver.url(path), eventType: firstType}); err != nil {
 			return nil, err
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
 	"os"
 	"slices"
 	"time"
@@ -42,7 +41,7 @@ func (b *bench) saturated(ctx context.Context, title string, batch int) (err err
 	}
 	defer func() { err = errors.Join(err, stopAll(list)) }()
 	rounds, err := b.takeTurns(ctx, list, func(s *subject) (func(time.Duration) (*round, error), error) {
-		path := "/ok/" + url.PathEscape(s.name)
+		path := s.path()
 		if err := s.subscribe(ctx, webhook{url: b.receiver.url(path), eventType: firstType}); err != nil {
 			return nil, err
 		}

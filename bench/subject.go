@@ -41,6 +41,9 @@ type subject struct {
 	subscribe func(ctx context.Context, hook webhook) error
 }
 
+// path is where the receiver takes the subject's deliveries.
+func (s *subject) path() string { return "/ok/" + strings.ReplaceAll(s.name, " ", "-") }
+
 // A webhook is what the scenarios need one to be.
 type webhook struct {
 	url, eventType string
