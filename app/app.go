@@ -188,6 +188,7 @@ func (a *App) wire() (err error) {
 		})
 		a.graph = graph.New(graph.Options{
 			Store: a.store, Intake: a.intake, Control: a.control, Logger: a.logger, DisableAfter: c.DisableAfter,
+			Circuits: worker.NewCircuits(a.queue.Client()),
 			// A full batch of the largest events, and what is around them (E3).
 			Limits: graph.Limits{BodyBytes: int64(c.MaxBatch)*int64(c.MaxEventBytes) + 1<<20},
 		})

@@ -35,6 +35,8 @@ type Options struct {
 	Intake  *intake.Intake
 	Control *control.Control
 	Logger  *slog.Logger
+	// Circuits tells the state of webhooks' circuit breakers; nil: they are all taken to be closed.
+	Circuits Circuits
 	// Limits bounds what one request may ask for; zero fields mean the defaults.
 	Limits Limits
 	// Timeout bounds answering one request; 30 s by default. Reading it is for the server to bound.
@@ -44,6 +46,11 @@ type Options struct {
 	DisableAfter time.Duration
 	// Now is the clock that default windows of statistics end at, time.Now by default.
 	Now func() time.Time
+}
+
+// Circuits reads the circuit breakers that the workers share.
+type Circuits interface {
+	Circuits(ctx context.Context, webhookIDs []string) (map[string]models.Circuit, error)
 }
 
 // Handler answers GraphQL requests over HTTP POST. The credentials are in the request's context,
@@ -72,6 +79,7 @@ func New(o Options) *Handler {
 	}
 	r := &Resolver{
 		store: o.Store, intake: o.Intake, control: o.Control, disableAfter: o.DisableAfter, now: o.Now,
+		circuits: o.Circuits, logger: o.Logger,
 	}
 	config := generated.Config{Resolvers: r, Directives: generated.DirectiveRoot{Auth: requireScope}}
 	config.Schema = withoutDefer(generated.NewExecutableSchema(config).Schema())
@@ -99,6 +107,8 @@ type Resolver struct {
 	control      *control.Control
 	disableAfter time.Duration
 	now          func() time.Time
+	circuits     Circuits
+	logger       *slog.Logger
 }
 
 var _ generated.ResolverRoot = (*Resolver)(nil)

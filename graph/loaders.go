@@ -27,6 +27,7 @@ type loaders struct {
 	attempts     *dataloadgen.Loader[string, []models.Attempt] // by delivery
 	lastAttempts *dataloadgen.Loader[string, models.Attempt]
 	health       *dataloadgen.Loader[string, models.WebhookHealth]
+	circuits     *dataloadgen.Loader[string, models.Circuit]
 	// catalogue is the same for all fields of a request.
 	catalogue func() (*catalogue.Catalogue, error)
 	stats     *dataloadgen.Loader[statsKey, models.Stats]
@@ -53,6 +54,7 @@ func (r *Resolver) newLoaders(ctx context.Context) *loaders {
 		attempts:     newLoader(t.AttemptsOf),
 		lastAttempts: newLoader(t.LastAttempts),
 		health:       newLoader(t.Health),
+		circuits:     newLoader(r.readCircuits),
 		catalogue:    sync.OnceValues(func() (*catalogue.Catalogue, error) { return r.intake.Catalogue(ctx) }),
 		stats:        newLoader(statistics(t.StatsOfWebhooks)),
 		ofWebhook:    newLoader(pages(t.DeliveriesOfWebhooks)),

@@ -198,3 +198,35 @@ func (r webhookHealthResolver) P95LatencyMs(ctx context.Context, h *model.Webhoo
 	s, err := r.lastHour(ctx, h)
 	return inMilliseconds(s.Latency(0.95)), err
 }
+
+// readCircuits reads the webhooks' circuit breakers. They live in the queue's Redis: while it is away
+// nobody can tell, and the rest of the answer must not suffer for it.
+func (r *Resolver) readCircuits(ctx context.Context, webhookIDs []string) (map[string]models.Circuit, error) {
+	if r.circuits == nil {
+		return map[string]models.Circuit{}, nil
+	}
+	found, err := r.circuits.Circuits(ctx, webhookIDs)
+	if err != nil {
+		r.logger.WarnContext(ctx, "circuit breakers not readable", "error", err)
+		return map[string]models.Circuit{}, nil
+	}
+	return found, nil
+}
+
+func circuitOf(ctx context.Context, h *model.WebhookHealth) (models.Circuit, error) {
+	c, err := loadersOf(ctx).circuits.Load(ctx, h.WebhookID)
+	if errors.Is(err, dataloadgen.ErrNotFound) {
+		return models.Circuit{State: models.CircuitClosed}, nil
+	}
+	return c, err
+}
+
+func (r webhookHealthResolver) Circuit(ctx context.Context, h *model.WebhookHealth) (models.CircuitState, error) {
+	c, err := circuitOf(ctx, h)
+	return c.State, err
+}
+
+func (r webhookHealthResolver) CircuitOpenUntil(ctx context.Context, h *model.WebhookHealth) (*time.Time, error) {
+	c, err := circuitOf(ctx, h)
+	return c.OpenUntil, err
+}

@@ -153,6 +153,9 @@ type WebhookConnectionResolver interface {
 type WebhookHealthResolver interface {
 	SuccessRate(ctx context.Context, obj *model.WebhookHealth) (*float64, error)
 	P95LatencyMs(ctx context.Context, obj *model.WebhookHealth) (*float64, error)
+
+	Circuit(ctx context.Context, obj *model.WebhookHealth) (models.CircuitState, error)
+	CircuitOpenUntil(ctx context.Context, obj *model.WebhookHealth) (*time.Time, error)
 }
 
 // endregion ************************** generated!.gotpl **************************
@@ -529,10 +532,27 @@ type WebhookHealth {
   failingSince: Time
   """When it will be disabled unless an attempt succeeds; null: it is not failing."""
   disableAt: Time
+  """Whether its circuit breaker lets attempts through. CLOSED where that cannot be told."""
+  circuit: CircuitState!
+  """When an open circuit takes its probe; null unless it is OPEN."""
+  circuitOpenUntil: Time
   """When an attempt last succeeded; null: never."""
   lastSuccessAt: Time
   """When an attempt last failed; null: never."""
   lastFailureAt: Time
+}
+
+"""
+The state of a webhook's circuit breaker, which all workers share. It opens when too many attempts
+fail within a short time; deliveries wait meanwhile and use up no attempt.
+"""
+enum CircuitState {
+  """Everything is let through."""
+  CLOSED
+  """Nothing is let through."""
+  OPEN
+  """One attempt is let through; its outcome closes or reopens it."""
+  HALF_OPEN
 }
 
 """A page of webhooks, newest first."""
@@ -2401,6 +2421,10 @@ func (ec *executionContext) childFields_WebhookHealth(ctx context.Context, field
 		return ec.fieldContext_WebhookHealth_failingSince(ctx, field)
 	case "disableAt":
 		return ec.fieldContext_WebhookHealth_disableAt(ctx, field)
+	case "circuit":
+		return ec.fieldContext_WebhookHealth_circuit(ctx, field)
+	case "circuitOpenUntil":
+		return ec.fieldContext_WebhookHealth_circuitOpenUntil(ctx, field)
 	case "lastSuccessAt":
 		return ec.fieldContext_WebhookHealth_lastSuccessAt(ctx, field)
 	case "lastFailureAt":
@@ -11390,6 +11414,52 @@ func (ec *executionContext) fieldContext_WebhookHealth_disableAt(_ context.Conte
 	return graphql.NewScalarFieldContext("WebhookHealth", field, false, false, "Time")
 }
 
+func (ec *executionContext) _WebhookHealth_circuit(ctx context.Context, field graphql.CollectedField, obj *model.WebhookHealth) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_WebhookHealth_circuit(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return ec.Resolvers.WebhookHealth().Circuit(ctx, obj)
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v models.CircuitState) graphql.Marshaler {
+			return ec.marshalNCircuitState2githubᚗcomᚋintervengineᚋwebhooksᚋmodelsᚐCircuitState(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_WebhookHealth_circuit(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("WebhookHealth", field, true, true, "CircuitState")
+}
+
+func (ec *executionContext) _WebhookHealth_circuitOpenUntil(ctx context.Context, field graphql.CollectedField, obj *model.WebhookHealth) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_WebhookHealth_circuitOpenUntil(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return ec.Resolvers.WebhookHealth().CircuitOpenUntil(ctx, obj)
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *time.Time) graphql.Marshaler {
+			return ec.marshalOTime2ᚖtimeᚐTime(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_WebhookHealth_circuitOpenUntil(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("WebhookHealth", field, true, true, "Time")
+}
+
 func (ec *executionContext) _WebhookHealth_lastSuccessAt(ctx context.Context, field graphql.CollectedField, obj *model.WebhookHealth) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
@@ -16029,6 +16099,18 @@ func (ec *executionContext) _WebhookHealth(ctx context.Context, sel ast.Selectio
 			if out.Values[i] == graphql.RequiredNull {
 				atomic.AddUint32(&out.Invalids, 1)
 			}
+		case "circuit":
+			out.ResolveConcurrently(ec.OperationContext, &deferred, i,
+				true, true,
+				func(ctx context.Context) graphql.Marshaler {
+					return ec._WebhookHealth_circuit(ctx, field, obj)
+				})
+		case "circuitOpenUntil":
+			out.ResolveConcurrently(ec.OperationContext, &deferred, i,
+				true, false,
+				func(ctx context.Context) graphql.Marshaler {
+					return ec._WebhookHealth_circuitOpenUntil(ctx, field, obj)
+				})
 		case "lastSuccessAt":
 			out.Values[i] = ec._WebhookHealth_lastSuccessAt(ctx, field, obj)
 			if out.Values[i] == graphql.RequiredNull {
@@ -16526,6 +16608,21 @@ func (ec *executionContext) marshalNBoolean2bool(ctx context.Context, sel ast.Se
 	res := graphql.MarshalBoolean(v)
 	if res == graphql.Null {
 		graphql.AddInvalidNullFromMarshaler(ctx, "Boolean!")
+	}
+	return res
+}
+
+func (ec *executionContext) unmarshalNCircuitState2githubᚗcomᚋintervengineᚋwebhooksᚋmodelsᚐCircuitState(ctx context.Context, v any) (models.CircuitState, error) {
+	tmp, err := graphql.UnmarshalString(v)
+	res := models.CircuitState(tmp)
+	return res, graphql.ErrorOnPath(ctx, err)
+}
+
+func (ec *executionContext) marshalNCircuitState2githubᚗcomᚋintervengineᚋwebhooksᚋmodelsᚐCircuitState(ctx context.Context, sel ast.SelectionSet, v models.CircuitState) graphql.Marshaler {
+	_ = sel
+	res := graphql.MarshalString(string(v))
+	if res == graphql.Null {
+		graphql.AddInvalidNullFromMarshaler(ctx, "CircuitState!")
 	}
 	return res
 }
