@@ -110,7 +110,7 @@ func New(ctx context.Context, options Options) (_ *App, err error) {
 // open reaches for what is outside of the process.
 func (a *App) open(ctx context.Context) (err error) {
 	c := a.options.Config
-	if a.keyring, err = openKeyring(c); err != nil {
+	if a.keyring, err = OpenKeyring(c); err != nil {
 		return err
 	}
 	dsn := c.DatabaseURL
@@ -123,6 +123,9 @@ func (a *App) open(ctx context.Context) (err error) {
 	a.lifecycle.onStop("database", func(context.Context) error { return a.store.Close() })
 	if err := a.store.Migrate(ctx); err != nil {
 		return fmt.Errorf("migrate: %w", err)
+	}
+	if err := a.checkSeals(ctx); err != nil {
+		return err
 	}
 	if err := a.store.ForfeitClaims(ctx); err != nil {
 		return fmt.Errorf("end claims of an earlier process: %w", err)

@@ -1,22 +1,25 @@
 package app
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
+	"github.com/intervengine/webhooks/models"
 	"github.com/intervengine/webhooks/signing"
 )
 
 // masterKeyFile holds the key that seals secrets, where none is given by SECRETS_KEY.
 const masterKeyFile = "secrets.key"
 
-// openKeyring gives the master keys: from SECRETS_KEY, else from a file in DATA_DIR that is made
+// OpenKeyring gives the master keys: from SECRETS_KEY, else from a file in DATA_DIR that is made
 // at the first start. Only the embedded database may live beside its key like that.
-func openKeyring(c *Config) (*signing.Keyring, error) {
+func OpenKeyring(c *Config) (*signing.Keyring, error) {
 	if c.SecretsKey != "" {
 		keyring, err := signing.ParseKeyring(c.SecretsKey)
 		if err != nil {
@@ -61,4 +64,38 @@ func createMasterKey(file string) (*signing.Keyring, error) {
 		return nil, fmt.Errorf("write master key: %w", err)
 	}
 	return signing.ParseKeyring(key)
+}
+
+// checkSeals refuses to start with master keys that cannot open what is stored: deliveries would
+// wait for a signature that never comes. Within one statement's time it looks at all of it; where
+// that is not enough, it is logged and the start goes on.
+func (a *App) checkSeals(ctx context.Context) error {
+	found, ok, err := a.store.SealedOutside(ctx, a.keyring.SealedPrefixes())
+	var unavailable *models.UnavailableError
+	switch {
+	case errors.As(err, &unavailable):
+		a.logger.WarnContext(ctx, "whether the master keys open what is stored was not checked", "error", err)
+		return nil
+	case err != nil:
+		return fmt.Errorf("check master keys: %w", err)
+	case !ok:
+		return nil
+	}
+	known := a.keyring.IDs()
+	var missing string
+	for _, text := range []string{found.SealedKey, found.SealedPreviousKey, found.SealedHeaders} {
+		if id := signing.SealedID(text); id != "" && !slices.Contains(known, id) {
+			missing = id
+		}
+	}
+	where, add := "SECRETS_KEY", "add it after the first, separated by a comma"
+	if a.options.Config.SecretsKey == "" {
+		where = "SECRETS_KEY: not set, and " + filepath.Join(a.options.Config.DataDir, masterKeyFile)
+		add = "put the file back that belongs to this database, or set SECRETS_KEY"
+	}
+	if missing == "" {
+		return fmt.Errorf("secrets of webhook %s in the database are damaged: they are not sealed text", found.WebhookID)
+	}
+	return &ConfigError{Problems: []string{fmt.Sprintf(
+		"%s: holds the master key %s and not %s, which sealed secrets in the database; %s", where, strings.Join(known, ", "), missing, add)}}
 }

@@ -15,15 +15,16 @@ import (
 	"github.com/intervengine/webhooks/models"
 )
 
-// keys manages API keys on the database itself, for when no key is left to call the API with.
+// keys manages API keys on the database itself, for when no key is left to call the API with, and
+// the seals of what is stored.
 func (p *program) keys() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "keys", Short: "Manage API keys on the database itself", Args: noArgs,
+		Use: "keys", Short: "Manage API keys and sealed secrets on the database itself", Args: noArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return &usageError{errors.New("keys needs one of create, list, revoke")}
+			return &usageError{errors.New("keys needs one of create, list, revoke, reseal")}
 		},
 	}
-	cmd.AddCommand(p.keysCreate(), p.keysList(), p.keysRevoke())
+	cmd.AddCommand(p.keysCreate(), p.keysList(), p.keysRevoke(), p.keysReseal())
 	return cmd
 }
 

@@ -109,11 +109,16 @@ func (s *tester) EmitTest(_ context.Context, w models.Webhook, eventType string,
 
 // resolver answers for a few names, and counts.
 type resolver struct {
+	before func() // called before each answer, where it is set
+
 	mu    sync.Mutex
 	count int
 }
 
 func (r *resolver) lookup(_ context.Context, host string) ([]netip.Addr, error) {
+	if r.before != nil {
+		r.before()
+	}
 	r.mu.Lock()
 	r.count++
 	r.mu.Unlock()

@@ -94,7 +94,9 @@ func (c *Control) UpdateWebhook(ctx context.Context, p *auth.Principal, id strin
 	oldURL := stored.TargetURL
 	updated, err := c.store.UpdateWebhook(ctx, p.Reach(), id, expectedVersion, func(w *models.Webhook) error {
 		oldURL = w.TargetURL
-		if w.Revision == stored.Revision {
+		// What is sealed can be sealed anew between two revisions.
+		if w.Revision == stored.Revision && w.SealedKey == stored.SealedKey && w.SealedPreviousKey == stored.SealedPreviousKey &&
+			w.SealedHeaders == stored.SealedHeaders {
 			*w = draft // nothing is compiled while the row is locked
 			return nil
 		}

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 )
 
@@ -82,6 +83,37 @@ func ParseKeyring(text string) (*Keyring, error) {
 // PrimaryID returns the id of the key that seals: the first 8 hexadecimal digits
 // of its SHA-256.
 func (k *Keyring) PrimaryID() string { return k.primary }
+
+// IDs returns the ids of all keys, the one that seals first, the others sorted.
+func (k *Keyring) IDs() []string {
+	ids := make([]string, 0, len(k.keys))
+	for id := range k.keys {
+		if id != k.primary {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return slices.Insert(ids, 0, k.primary)
+}
+
+// SealedPrefixes returns how every text begins that a key of the ring sealed, in the order of IDs.
+// They all have the same length.
+func (k *Keyring) SealedPrefixes() []string {
+	prefixes := k.IDs()
+	for i, id := range prefixes {
+		prefixes[i] = sealVersion + "." + id + "."
+	}
+	return prefixes
+}
+
+// SealedID returns the id of the key that sealed a text, "" where Seal did not make it.
+func SealedID(sealed string) string {
+	id, _, err := splitSealed(sealed)
+	if err != nil {
+		return ""
+	}
+	return id
+}
 
 // Seal encrypts plaintext with the first key, bound to aad: a value copied to
 // another row does not open there. The result is

@@ -57,9 +57,14 @@ func TestKeyringRotation(t *testing.T) {
 	require.Equal(t, after.PrimaryID(), during.PrimaryID())
 	require.NotEqual(t, before.PrimaryID(), during.PrimaryID())
 
+	require.Equal(t, []string{after.PrimaryID(), before.PrimaryID()}, during.IDs())
+	require.Equal(t, []string{"v1." + after.PrimaryID() + ".", "v1." + before.PrimaryID() + "."}, during.SealedPrefixes())
+
 	sealed, err := before.Seal([]byte("plain"), "webhook:1")
 	require.NoError(t, err)
-	require.True(t, strings.HasPrefix(sealed, "v1."+before.PrimaryID()+"."))
+	require.True(t, strings.HasPrefix(sealed, before.SealedPrefixes()[0]))
+	require.Equal(t, before.PrimaryID(), signing.SealedID(sealed))
+	require.Empty(t, signing.SealedID("plain"))
 	require.False(t, before.NeedsReseal(sealed))
 	require.True(t, during.NeedsReseal(sealed))
 
