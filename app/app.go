@@ -211,6 +211,7 @@ func (a *App) wire() (err error) {
 		}
 		a.reconciler = queue.NewReconciler(a.queue, a.store, queue.ReconcilerOptions{Interval: c.ReconcileInterval, Logger: a.logger})
 	}
+	a.metrics.MustRegister(newGauges(a))
 	return nil
 }
 
