@@ -59,8 +59,11 @@ func decide(c *models.Claim, r *receiver, result egress.Result, retryAfterMax ti
 	}
 	delay, more := retryDelay(r.schedule, c.ScheduleStep)
 	if !more {
-		return models.Ended(models.DeliveryFailed, models.ReasonRetriesExhausted,
-			fmt.Sprintf("All %d attempts of the retry schedule failed.", len(r.schedule)+1)), effect
+		detail := "The only attempt failed; the webhook has no retries."
+		if len(r.schedule) > 0 {
+			detail = fmt.Sprintf("All %d attempts of the retry schedule failed.", len(r.schedule)+1)
+		}
+		return models.Ended(models.DeliveryFailed, models.ReasonRetriesExhausted, detail), effect
 	}
 	if result.Status == http.StatusTooManyRequests || result.Status == http.StatusServiceUnavailable {
 		if asked, ok := egress.ParseRetryAfter(result.RetryAfter, result.EndedAt, retryAfterMax); ok {
