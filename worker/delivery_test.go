@@ -154,11 +154,11 @@ func TestUnreadableWebhook_Waits(t *testing.T) {
 		assert.Greater(t, time.Until(*d.NextAttemptAt), 20*time.Second)
 		assert.Contains(t, *d.StatusDetail, "fault of this server")
 		assert.Empty(t, receiver.Requests())
-		assert.InDelta(t, 1, held(t, wrong, "fault"), 0)
+		assert.InDelta(t, 1, heldFor(t, wrong, "fault"), 0)
 	})
 }
 
-func held(t *testing.T, p *process, reason string) float64 {
+func heldFor(t *testing.T, p *process, reason string) float64 {
 	t.Helper()
 	families, err := p.metrics.Gather()
 	require.NoError(t, err)

@@ -145,6 +145,7 @@ func (w *Worker) Start() {
 	w.circuits.reports.Start()
 	w.duties.Go(w.extend)
 	w.duties.Go(func() { w.circuits.watch(w.stopping) })
+	w.duties.Go(func() { w.circuits.listen(w.stopping) })
 }
 
 // Stop ends the worker after its tasks were stopped: attempts that still run are cut off and

@@ -1,0 +1,174 @@
+package worker_test
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/intervengine/webhooks/models"
+	"github.com/intervengine/webhooks/worker"
+	"github.com/intervengine/webhooks/worker/receivertest"
+)
+
+// noSecondOver fails where more than rate of the requests lie within one second.
+func noSecondOver(t *testing.T, rate int, requests []receivertest.Request) {
+	t.Helper()
+	at := make([]time.Time, len(requests))
+	for i, r := range requests {
+		at[i] = r.At
+	}
+	slices.SortFunc(at, time.Time.Compare)
+	for i := rate; i < len(at); i++ {
+		if d := at[i].Sub(at[i-rate]); d < time.Second {
+			t.Fatalf("requests %d to %d of %d came within %s, at most %d may in a second", i-rate, i, len(at), d, rate)
+		}
+	}
+}
+
+// Four workers, a backlog, retries in between: the receiver's log has no second with more.
+func TestD9_TheRateHoldsOverAllWorkers(t *testing.T) {
+	t.Parallel()
+	for _, rate := range []int{1, 7, 40} {
+		t.Run(fmt.Sprint(rate, " a second"), func(t *testing.T) {
+			t.Parallel()
+			onEach(t, func(t *testing.T, s *stack) {
+				receiver := receivertest.New(t)
+				receiver.Script(receivertest.Status(500), receivertest.Status(200), receivertest.CloseEarly(), receivertest.Status(500))
+				w, _ := s.webhook(t, receiver.URL(), func(w *models.Webhook) { w.RateLimitPerSecond = &rate })
+				for range 4 {
+					s.start(t)
+				}
+				n := 5 * rate
+				deliveries := s.emit(t, n, w)
+				waited := false
+				for _, d := range deliveries {
+					d = s.until(t, d.ID, func(d models.Delivery) bool {
+						waited = waited || d.StatusReason != nil && *d.StatusReason == models.ReasonRateLimited
+						return !d.Status.Open()
+					})
+					require.Equal(t, models.DeliverySucceeded, d.Status)
+				}
+				assert.True(t, waited, "waiting says why")
+				requests := receiver.Requests()
+				noSecondOver(t, rate, requests)
+				attempts := 0
+				for _, d := range deliveries {
+					attempts += s.delivery(t, d.ID).AttemptCount
+				}
+				assert.Equal(t, len(requests), attempts, "waiting is no attempt")
+				assert.Equal(t, n+3, attempts)
+			})
+		})
+	}
+}
+
+// The limit holds over a Redis that forgets everything.
+func TestI9_TheRateHoldsOverAFlush(t *testing.T) {
+	t.Parallel()
+	onEach(t, func(t *testing.T, s *stack) {
+		receiver := receivertest.New(t)
+		rate := 10
+		w, _ := s.webhook(t, receiver.URL(), func(w *models.Webhook) { w.RateLimitPerSecond = &rate })
+		s.start(t)
+		s.start(t)
+		deliveries := s.emit(t, 60, w)
+		for n := 10; n <= 50; n += 20 {
+			receiver.Wait(t, n)
+			require.NoError(t, s.queue.Client().FlushDB(t.Context()).Err())
+		}
+		for _, d := range deliveries {
+			s.ended(t, d.ID)
+		}
+		noSecondOver(t, rate, receiver.Requests())
+	})
+}
+
+func TestD8_ACircuitOverAllWorkers(t *testing.T) {
+	t.Parallel()
+	onEach(t, func(t *testing.T, s *stack) {
+		receiver := receivertest.New(t, receivertest.Default(receivertest.Status(500)))
+		w, _ := s.webhook(t, receiver.URL(), func(w *models.Webhook) { w.RetrySchedule = &models.Schedule{time.Hour} })
+		for range 3 {
+			s.start(t, func(o *worker.Options) { o.Breaker.Cooldown = 2 * time.Second })
+		}
+		s.emit(t, 40, w)
+		reader := worker.NewCircuits(s.queue.Client())
+		state := func() models.Circuit {
+			all, err := reader.Circuits(t.Context(), []string{w.ID})
+			require.NoError(t, err)
+			return all[w.ID]
+		}
+		s.eventually(t, func() (bool, string) { return state().State != models.CircuitClosed, string(state().State) })
+		// Those that began before it opened, at most a share of each worker.
+		s.eventually(t, func() (bool, string) {
+			all := s.open(t)
+			return len(all) == 0, fmt.Sprint(len(all), " without an attempt or a reason")
+		})
+		held := s.emit(t, 30, w)
+		for _, d := range held {
+			// But for one that came at the end of a cooldown.
+			s.until(t, d.ID, func(d models.Delivery) bool {
+				return d.AttemptCount > 0 || d.StatusReason != nil && *d.StatusReason == models.ReasonCircuitOpen
+			})
+		}
+		begun := len(receiver.Requests())
+		// In the next seconds there is one probe for each cooldown, whoever makes it.
+		probes := receiver.WaitFor(t, "probes", func(r []receivertest.Request) bool { return len(r) >= begun+3 })[begun:]
+		for i, p := range probes[1:] {
+			assert.Greater(t, p.At.Sub(probes[i].At), 1900*time.Millisecond)
+		}
+		receiver.Answer(receivertest.Status(200))
+		ended := 0
+		for _, d := range held {
+			// Some of them were probes and have failed once.
+			d = s.until(t, d.ID, func(d models.Delivery) bool { return !d.Status.Open() || d.AttemptCount > 0 })
+			if d.Status == models.DeliverySucceeded {
+				assert.Equal(t, 1, d.AttemptCount, "held deliveries burn no attempts")
+				ended++
+			}
+		}
+		assert.GreaterOrEqual(t, ended, 20)
+		s.eventually(t, func() (bool, string) { return state().State == models.CircuitClosed, string(state().State) })
+	})
+}
+
+// open lists the open deliveries that neither were attempted nor say why they wait.
+func (s *stack) open(t testing.TB) []models.Delivery {
+	t.Helper()
+	first := 100
+	page, err := s.store.Tenant(models.Reach{All: true}).Deliveries(t.Context(), models.DeliveryFilter{
+		Statuses: []models.DeliveryStatus{models.DeliveryPending},
+	}, models.Page{First: &first})
+	require.NoError(t, err)
+	return slices.DeleteFunc(page.Items, func(d models.Delivery) bool { return d.StatusReason != nil })
+}
+
+// One webhook hangs with a backlog of thousands: the other one's deliveries do not wait for it.
+func TestD10_OneThatHangsDoesNotSlowTheOthers(t *testing.T) {
+	t.Parallel()
+	onEach(t, func(t *testing.T, s *stack) {
+		hanging := receivertest.New(t, receivertest.Default(receivertest.Hang()))
+		healthy := receivertest.New(t)
+		h, _ := s.webhook(t, hanging.URL(), func(w *models.Webhook) { w.Timeout = ptr(models.Millis(15 * time.Second)) })
+		w, _ := s.webhook(t, healthy.URL())
+		p := s.start(t)
+		s.emit(t, 3000, h)
+		hanging.Wait(t, 16) // its share of 64
+
+		var worst time.Duration
+		for range 100 {
+			emitted := time.Now()
+			id := s.emit(t, 1, w)[0].EventID
+			healthy.WaitFor(t, "the healthy one's delivery", func([]receivertest.Request) bool { return len(healthy.ByID(id)) > 0 })
+			worst = max(worst, time.Since(emitted))
+		}
+		assert.Less(t, worst, 5*time.Second)
+		assert.Len(t, hanging.Requests(), 16, "no more than its share at once")
+		assert.Positive(t, heldFor(t, p, "share"))
+		hanging.Release()
+	})
+}
