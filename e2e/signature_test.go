@@ -2,11 +2,13 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"net/http"
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"testing"
 
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
@@ -34,11 +36,16 @@ func javascript(t *testing.T, script string, input any) (code int, stdout string
 	return 0, strings.TrimSpace(string(out))
 }
 
+// npmInstall installs what e2e/javascript needs, once for all tests, and without running any of it.
+var npmInstall = sync.OnceValues(func() ([]byte, error) {
+	cmd := exec.CommandContext(context.Background(), "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
+	cmd.Dir = "javascript"
+	return cmd.CombinedOutput()
+})
+
 func installJavaScript(t *testing.T) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
-	cmd.Dir = "javascript"
-	out, err := cmd.CombinedOutput()
+	out, err := npmInstall()
 	require.NoError(t, err, "%s", out)
 }
 
