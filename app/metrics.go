@@ -20,7 +20,9 @@ type gauges struct {
 }
 
 func newGauges(a *App) *gauges {
-	desc := func(name, help string, labels ...string) *prometheus.Desc { return prometheus.NewDesc(name, help, labels, nil) }
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc(name, help, labels, nil)
+	}
 	return &gauges{
 		app:        a,
 		accepted:   desc("webhooks_events_accepted_total", "Events that this process committed."),
@@ -45,7 +47,9 @@ func (g *gauges) Describe(ch chan<- *prometheus.Desc) {
 func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout)
 	defer cancel()
-	counter := func(d *prometheus.Desc, n float64) { ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, n) }
+	counter := func(d *prometheus.Desc, n float64) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, n)
+	}
 	gauge := func(d *prometheus.Desc, n float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, n, labels...)
 	}

@@ -139,7 +139,7 @@ func TestTokenClaims(t *testing.T) {
 func TestTokenExpiresWhileCached(t *testing.T) {
 	t.Parallel()
 	var now atomic.Pointer[time.Time]
-	now.Store(ptr(time.Now()))
+	now.Store(new(time.Now()))
 	a, _ := setup(t, func(o *auth.Options) {
 		withSecret(o)
 		o.Now = func() time.Time { return *now.Load() }
@@ -147,7 +147,7 @@ func TestTokenExpiresWhileCached(t *testing.T) {
 	header := sign(t, jwt.SigningMethodHS256, []byte(secret), "", claimsOf(jwt.MapClaims{"exp": now.Load().Add(5 * time.Second).Unix()}))
 	_, err := a.Authenticate(t.Context(), header)
 	require.NoError(t, err)
-	now.Store(ptr(now.Load().Add(16 * time.Second)))
+	now.Store(new(now.Load().Add(16 * time.Second)))
 	_, err = a.Authenticate(t.Context(), header)
 	require.ErrorIs(t, err, auth.ErrBadCredentials)
 	require.ErrorContains(t, err, "expired")
@@ -296,7 +296,7 @@ func TestKeySet(t *testing.T) {
 func TestRotatedKeyIsFound(t *testing.T) {
 	t.Parallel()
 	var now atomic.Pointer[time.Time]
-	now.Store(ptr(time.Now()))
+	now.Store(new(time.Now()))
 	server := serveKeys(t)
 	first, second := ecKey(t), ecKey(t)
 	server.publish(t, map[string]crypto.Signer{"1": first})
@@ -315,7 +315,7 @@ func TestRotatedKeyIsFound(t *testing.T) {
 	require.ErrorIs(t, err, auth.ErrBadCredentials, "fetched a moment ago")
 	require.Equal(t, 1, server.count())
 
-	now.Store(ptr(now.Load().Add(6 * time.Second)))
+	now.Store(new(now.Load().Add(6 * time.Second)))
 	_, err = a.Authenticate(ctx, rotated)
 	require.NoError(t, err)
 	require.Equal(t, 2, server.count())
@@ -323,7 +323,7 @@ func TestRotatedKeyIsFound(t *testing.T) {
 	require.ErrorIs(t, err, auth.ErrBadCredentials, "the key that was rotated out is gone")
 
 	server.publish(t, map[string]crypto.Signer{"": first})
-	now.Store(ptr(now.Load().Add(6 * time.Second)))
+	now.Store(new(now.Load().Add(6 * time.Second)))
 	_, err = a.Authenticate(ctx, sign(t, jwt.SigningMethodES256, first, "", claimsOf(nil)))
 	require.NoError(t, err, "a token without a name is looked for in a newer set, too")
 	require.Equal(t, 3, server.count())
@@ -362,7 +362,7 @@ func TestUnknownKeysDoNotStampede(t *testing.T) {
 func TestKeyServerAway(t *testing.T) {
 	t.Parallel()
 	var now atomic.Pointer[time.Time]
-	now.Store(ptr(time.Now()))
+	now.Store(new(time.Now()))
 	server := serveKeys(t)
 	key := ecKey(t)
 	for name, broken := range map[string]func(*keyServer){
@@ -388,7 +388,7 @@ func TestKeyServerAway(t *testing.T) {
 	_, err := a.Authenticate(t.Context(), sign(t, jwt.SigningMethodES256, key, "1", claimsOf(nil)))
 	require.NoError(t, err)
 	server.set(func(s *keyServer) { s.code = http.StatusInternalServerError })
-	now.Store(ptr(now.Load().Add(time.Minute)))
+	now.Store(new(now.Load().Add(time.Minute)))
 	_, err = a.Authenticate(t.Context(), sign(t, jwt.SigningMethodES256, key, "1", claimsOf(jwt.MapClaims{"sub": "2"})))
 	require.NoError(t, err, "the last good set stays in use")
 	var unavailable *models.UnavailableError

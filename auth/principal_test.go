@@ -1,7 +1,6 @@
 package auth_test
 
 import (
-	"context"
 	"strings"
 	"testing"
 
@@ -60,7 +59,7 @@ func TestTenantFor(t *testing.T) {
 		"tenant names another":      {&acme, &other, "", auth.ErrForbiddenTenant},
 		"tenant names the empty":    {&acme, &empty, "", auth.ErrForbiddenTenant},
 		"platform names nonsense":   {nil, &empty, "", nil},
-		"default is like any other": {&other, ptr(models.DefaultTenant), "", auth.ErrForbiddenTenant},
+		"default is like any other": {&other, new(models.DefaultTenant), "", auth.ErrForbiddenTenant},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -76,7 +75,7 @@ func TestTenantFor(t *testing.T) {
 func TestReach(t *testing.T) {
 	t.Parallel()
 	require.Equal(t, models.Reach{All: true}, (&auth.Principal{}).Reach())
-	require.Equal(t, models.Reach{Tenant: "acme"}, (&auth.Principal{Tenant: ptr("acme")}).Reach())
+	require.Equal(t, models.Reach{Tenant: "acme"}, (&auth.Principal{Tenant: new("acme")}).Reach())
 }
 
 func TestValidTenant(t *testing.T) {
@@ -100,11 +99,9 @@ func TestContext(t *testing.T) {
 	require.False(t, ok)
 
 	p := &auth.Principal{ID: "key_x"}
-	var with context.Context = auth.WithPrincipal(ctx, p)
+	with := auth.WithPrincipal(ctx, p)
 	got, ok := auth.FromContext(with)
 	require.True(t, ok)
 	require.Same(t, p, got)
 	require.NoError(t, auth.ErrFromContext(with))
 }
-
-func ptr[T any](v T) *T { return &v }

@@ -32,7 +32,7 @@ func TestStoredKeys(t *testing.T) {
 		require.NoError(t, err)
 		key, prefix, hash := auth.NewKey()
 		row := models.APIKey{
-			Name: "test", Tenant: ptr("acme"), Scopes: models.StringList{"MANAGE"}, Prefix: prefix, Hash: hash,
+			Name: "test", Tenant: new("acme"), Scopes: models.StringList{"MANAGE"}, Prefix: prefix, Hash: hash,
 		}
 		_, err = a.Authenticate(t.Context(), "Bearer "+key)
 		require.ErrorIs(t, err, auth.ErrBadCredentials)

@@ -103,7 +103,7 @@ func New[In, Out any](options Options[In, Out]) *Committer[In, Out] {
 		flushers:   orDefault(options.Flushers, 1),
 		done:       make(chan struct{}),
 	}
-	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.ctx, c.cancel = context.WithCancel(context.Background()) //nolint:gosec // Stop calls it
 	c.work.L = &c.mu
 	return c
 }

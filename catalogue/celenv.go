@@ -42,8 +42,12 @@ func newEnv(data *cel.Type, provider types.Provider) (*cel.Env, error) {
 		cel.StdLib(cel.StdLibSubset(&env.LibrarySubset{
 			IncludeMacros: []string{operators.Has, operators.All, operators.Exists, operators.ExistsOne},
 			ExcludeFunctions: []*env.Function{
-				{Name: operators.Add}, {Name: operators.Subtract}, {Name: operators.Multiply},
-				{Name: operators.Divide}, {Name: operators.Modulo}, {Name: overloads.TypeConvertBytes},
+				{Name: operators.Add},
+				{Name: operators.Subtract},
+				{Name: operators.Multiply},
+				{Name: operators.Divide},
+				{Name: operators.Modulo},
+				{Name: overloads.TypeConvertBytes},
 			},
 		})),
 		cel.EnableMacroCallTracking(), // so that clauses can be shown as they were written

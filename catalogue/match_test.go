@@ -37,10 +37,10 @@ func TestMatch_DecidesInOrder(t *testing.T) {
 		"filtered out comes first":       {models.Webhook{EventTypes: models.StringList{"*"}, Status: models.WebhookDisabled, Filter: &no}, catalogue.FilteredOut, "", nil},
 		"a filter's fault comes first":   {models.Webhook{EventTypes: models.StringList{"*"}, Status: models.WebhookPaused, Filter: &fails}, catalogue.FilterError, "", nil},
 		"shaped":                         {models.Webhook{EventTypes: models.StringList{"*"}, PayloadQuery: &query}, catalogue.Matched, "", &shaped},
-		"stored filter does not compile": {models.Webhook{EventTypes: models.StringList{"*"}, Filter: ptr("data.(")}, catalogue.FilterError, "The filter no longer compiles: ", nil},
-		"stored filter has a lost field": {models.Webhook{EventTypes: models.StringList{"participant.created"}, Filter: ptr(`has(data.lost)`)}, catalogue.FilterError, `no field "lost"`, nil},
-		"stored query does not compile":  {models.Webhook{EventTypes: models.StringList{"*"}, PayloadQuery: ptr("{")}, catalogue.FilterError, "The payload query no longer compiles: ", nil},
-		"query fails":                    {models.Webhook{EventTypes: models.StringList{"*"}, PayloadQuery: ptr(manyAliases(400))}, catalogue.FilterError, "The payload query failed: the shaped data is larger", nil},
+		"stored filter does not compile": {models.Webhook{EventTypes: models.StringList{"*"}, Filter: new("data.(")}, catalogue.FilterError, "The filter no longer compiles: ", nil},
+		"stored filter has a lost field": {models.Webhook{EventTypes: models.StringList{"participant.created"}, Filter: new(`has(data.lost)`)}, catalogue.FilterError, `no field "lost"`, nil},
+		"stored query does not compile":  {models.Webhook{EventTypes: models.StringList{"*"}, PayloadQuery: new("{")}, catalogue.FilterError, "The payload query no longer compiles: ", nil},
+		"query fails":                    {models.Webhook{EventTypes: models.StringList{"*"}, PayloadQuery: new(manyAliases(400))}, catalogue.FilterError, "The payload query failed: the shaped data is larger", nil},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -139,8 +139,8 @@ func TestExplain_OutlivesSchemas(t *testing.T) {
 		return c.Explain(rev, catalogue.NewSubject(event(eventType, data)))
 	}
 	rev := models.Revision{
-		EventTypes: models.StringList{"participant.created"}, Filter: ptr(`data.lost == 1 && data.participant.id == "p1"`),
-		PayloadQuery: ptr(`subscription { event { ... on ParticipantCreated { lost } } }`), Status: models.WebhookActive,
+		EventTypes: models.StringList{"participant.created"}, Filter: new(`data.lost == 1 && data.participant.id == "p1"`),
+		PayloadQuery: new(`subscription { event { ... on ParticipantCreated { lost } } }`), Status: models.WebhookActive,
 	}
 	require.Equal(t, catalogue.Matched, explain(rev, "participant.created", `{"lost":1,"participant":{"id":"p1"}}`).Verdict)
 	out := explain(rev, "participant.created", `{"lost":2,"participant":{"id":"p1"}}`)
@@ -153,7 +153,7 @@ func TestExplain_OutlivesSchemas(t *testing.T) {
 	require.Equal(t, catalogue.Paused, explain(rev, "participant.created", `{"lost":1,"participant":{"id":"p1"}}`).Verdict)
 	rev.Deleted = true
 	require.Equal(t, catalogue.NotSubscribed, explain(rev, "participant.created", `{"lost":1,"participant":{"id":"p1"}}`).Verdict)
-	rev = models.Revision{EventTypes: models.StringList{"*"}, Filter: ptr("data.("), Status: models.WebhookActive}
+	rev = models.Revision{EventTypes: models.StringList{"*"}, Filter: new("data.("), Status: models.WebhookActive}
 	require.Equal(t, catalogue.FilterError, explain(rev, "a.b", `{}`).Verdict)
 }
 
@@ -164,13 +164,13 @@ func TestBroken_ListsWhatAChangeBreaks(t *testing.T) {
 	require.NoError(t, err)
 	deleted := time.Now()
 	webhooks := []models.Webhook{
-		{ID: "keeps", EventTypes: models.StringList{"order.paid"}, Filter: ptr("data.total > 1"), PayloadQuery: ptr("subscription { event { ... on OrderPaid { total } } }")},
-		{ID: "filter", EventTypes: models.StringList{"order.paid"}, Filter: ptr(`data.note == "x"`)},
-		{ID: "query", EventTypes: models.StringList{"order.paid"}, PayloadQuery: ptr("subscription { event { ... on OrderPaid { note } } }")},
-		{ID: "both", EventTypes: models.StringList{"order.paid"}, Filter: ptr(`data.note == "x"`), PayloadQuery: ptr("subscription { event { ... on OrderPaid { note } } }")},
-		{ID: "of any form", EventTypes: models.StringList{"order.*"}, Filter: ptr(`data.note == "x"`)},
-		{ID: "broken before", EventTypes: models.StringList{"order.paid"}, Filter: ptr(`data.gone == 1`)},
-		{ID: "deleted", EventTypes: models.StringList{"order.paid"}, Filter: ptr(`data.note == "x"`), DeletedAt: &deleted},
+		{ID: "keeps", EventTypes: models.StringList{"order.paid"}, Filter: new("data.total > 1"), PayloadQuery: new("subscription { event { ... on OrderPaid { total } } }")},
+		{ID: "filter", EventTypes: models.StringList{"order.paid"}, Filter: new(`data.note == "x"`)},
+		{ID: "query", EventTypes: models.StringList{"order.paid"}, PayloadQuery: new("subscription { event { ... on OrderPaid { note } } }")},
+		{ID: "both", EventTypes: models.StringList{"order.paid"}, Filter: new(`data.note == "x"`), PayloadQuery: new("subscription { event { ... on OrderPaid { note } } }")},
+		{ID: "of any form", EventTypes: models.StringList{"order.*"}, Filter: new(`data.note == "x"`)},
+		{ID: "broken before", EventTypes: models.StringList{"order.paid"}, Filter: new(`data.gone == 1`)},
+		{ID: "deleted", EventTypes: models.StringList{"order.paid"}, Filter: new(`data.note == "x"`), DeletedAt: &deleted},
 		{ID: "plain", EventTypes: models.StringList{"order.paid"}},
 	}
 	got := map[string][]models.ProblemCode{}

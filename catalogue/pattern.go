@@ -46,9 +46,6 @@ func MatchPatterns(patterns []string, eventType string) bool {
 	return false
 }
 
-// isExact reports whether a pattern is a name.
-func isExact(pattern string) bool { return !strings.HasSuffix(pattern, "*") }
-
 // CheckPatterns says what is wrong with a webhook's event types: 1 to 100 patterns, no pattern
 // twice, exact names of types that exist and are not archived, "prefix.*" (whose types may come
 // later) or "*".

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -94,8 +95,7 @@ func decodeSchema(text string) (any, models.Problems) {
 	}
 	doc, err := jsonschema.UnmarshalJSON(strings.NewReader(text))
 	if err != nil {
-		var syntax *json.SyntaxError
-		if errors.As(err, &syntax) {
+		if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
 			return nil, invalidSchema([]models.Location{locate(text, int(syntax.Offset)-1)}, "the schema is not valid JSON: %s", err)
 		}
 		return nil, invalidSchema(nil, "the schema is not valid JSON: %s", err)
@@ -155,12 +155,10 @@ func schemaProblems(err error, text string) models.Problems {
 		}
 		return problems
 	}
-	var remote *jsonschema.LoadURLError
-	if errors.As(err, &remote) {
+	if remote, ok := errors.AsType[*jsonschema.LoadURLError](err); ok {
 		return invalidSchema(o.reference(remote.URL), "%s: %s", quote(remote.URL), errRemote)
 	}
-	var pattern *jsonschema.InvalidRegexError
-	if errors.As(err, &pattern) {
+	if pattern, ok := errors.AsType[*jsonschema.InvalidRegexError](err); ok {
 		return invalidSchema(o.at(pointerIn(pattern.URL)), "the pattern %s cannot be used: %s", quote(pattern.Regex), shorten(pattern.Err.Error()))
 	}
 	message := strings.ReplaceAll(err.Error(), schemaURL, "")
@@ -296,13 +294,13 @@ func checkNumbers(value any, path []string) *models.Problem {
 		}
 	case map[string]any:
 		for key, child := range v {
-			if p := checkNumbers(child, append(path[:len(path):len(path)], key)); p != nil {
+			if p := checkNumbers(child, append(slices.Clip(path), key)); p != nil {
 				return p
 			}
 		}
 	case []any:
 		for i, child := range v {
-			if p := checkNumbers(child, append(path[:len(path):len(path)], strconv.Itoa(i))); p != nil {
+			if p := checkNumbers(child, append(slices.Clip(path), strconv.Itoa(i))); p != nil {
 				return p
 			}
 		}

@@ -72,7 +72,7 @@ func TestCheckType_Rest(t *testing.T) {
 		path      string
 	}{
 		"fine":                {eventType: change(func(*models.EventType) {})},
-		"fine with example":   {eventType: change(func(e *models.EventType) { e.Example = ptr(`{"id":1e2}`) })},
+		"fine with example":   {eventType: change(func(e *models.EventType) { e.Example = new(`{"id":1e2}`) })},
 		"an existing name":    {eventType: change(func(e *models.EventType) { e.Name = "participant.created" })},
 		"no name":             {change(func(e *models.EventType) { e.Name = "" }), models.CodeRequired, "name"},
 		"one word":            {change(func(e *models.EventType) { e.Name = "order" }), models.CodeInvalid, "name"},
@@ -83,15 +83,15 @@ func TestCheckType_Rest(t *testing.T) {
 		"reserved":            {change(func(e *models.EventType) { e.Name = "webhook.mine" }), models.CodeInvalid, "name"},
 		"GraphQL name taken":  {change(func(e *models.EventType) { e.Name = "participant.profile.updated" }), models.CodeInvalid, "name"},
 		"long title":          {change(func(e *models.EventType) { e.Title = strings.Repeat("é", 201) }), models.CodeTooLong, "title"},
-		"long description":    {change(func(e *models.EventType) { e.Description = ptr(strings.Repeat("x", 2001)) }), models.CodeTooLong, "description"},
+		"long description":    {change(func(e *models.EventType) { e.Description = new(strings.Repeat("x", 2001)) }), models.CodeTooLong, "description"},
 		"NUL in the title":    {change(func(e *models.EventType) { e.Title = "a\x00" }), models.CodeInvalid, "title"},
 		"status":              {change(func(e *models.EventType) { e.Status = "GONE" }), models.CodeInvalid, "status"},
 		"strict, no schema":   {change(func(e *models.EventType) { e.Strict, e.Schema = true, nil }), models.CodeRequired, "schema"},
-		"example a list":      {change(func(e *models.EventType) { e.Example = ptr(`[]`) }), models.CodeInvalid, "example"},
-		"example null":        {change(func(e *models.EventType) { e.Example = ptr(`null`) }), models.CodeInvalid, "example"},
-		"example not JSON":    {change(func(e *models.EventType) { e.Example = ptr(`{"id":`) }), models.CodeInvalid, "example"},
-		"example violates it": {change(func(e *models.EventType) { e.Example = ptr(`{"id":"x"}`) }), models.CodeSchemaViolation, "example"},
-		"example too large":   {change(func(e *models.EventType) { e.Example = ptr(`{"id":1,"x":"` + strings.Repeat("x", 300<<10) + `"}`) }), models.CodeTooLarge, "example"},
+		"example a list":      {change(func(e *models.EventType) { e.Example = new(`[]`) }), models.CodeInvalid, "example"},
+		"example null":        {change(func(e *models.EventType) { e.Example = new(`null`) }), models.CodeInvalid, "example"},
+		"example not JSON":    {change(func(e *models.EventType) { e.Example = new(`{"id":`) }), models.CodeInvalid, "example"},
+		"example violates it": {change(func(e *models.EventType) { e.Example = new(`{"id":"x"}`) }), models.CodeSchemaViolation, "example"},
+		"example too large":   {change(func(e *models.EventType) { e.Example = new(`{"id":1,"x":"` + strings.Repeat("x", 300<<10) + `"}`) }), models.CodeTooLarge, "example"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

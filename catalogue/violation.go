@@ -43,7 +43,7 @@ func collectViolations(e *jsonschema.ValidationError, list models.Problems) mode
 	add := func(path []string, format string, args ...any) {
 		list = append(list, violationAt(path, format, args...))
 	}
-	below := func(name string) []string { return append(at[:len(at):len(at)], name) }
+	below := func(name string) []string { return append(slices.Clip(at), name) }
 	switch k := e.ErrorKind.(type) {
 	case *violated.Schema, *violated.Group, *violated.Reference, *violated.AllOf:
 		for _, cause := range e.Causes {

@@ -86,7 +86,7 @@ func (i *Intake) rows(ctx context.Context, tx *models.EventTx, items []*item, pu
 				return nil, err
 			}
 			if it.index != ix {
-				it.match(ix)
+				it.match(ix) //nolint:contextcheck // filters have a deadline of their own
 			}
 		}
 		it.build(tx.Now(), tx.Epoch())
@@ -120,7 +120,7 @@ func (it *item) build(now time.Time, epoch int64) {
 			it.event.Matched++
 		case catalogue.Paused:
 			it.event.Matched++
-			d.Status, d.StatusReason = models.DeliveryHeld, reason(models.ReasonWebhookPaused)
+			d.Status, d.StatusReason = models.DeliveryHeld, new(models.ReasonWebhookPaused)
 		case catalogue.Disabled:
 			it.event.Matched++
 			skip(&d, now, models.ReasonWebhookDisabled, "The webhook was disabled when the event came.")
@@ -143,7 +143,7 @@ func (it *item) delivery(now time.Time, w *models.Webhook, trigger models.Trigge
 		d.AttemptTrigger = models.TriggerTest
 	}
 	if at := it.event.DeliverAt; at != nil && at.After(now) {
-		d.NextAttemptAt, d.StatusReason = at, reason(models.ReasonScheduled)
+		d.NextAttemptAt, d.StatusReason = at, new(models.ReasonScheduled)
 	}
 	return d
 }
@@ -152,8 +152,6 @@ func skip(d *models.Delivery, now time.Time, why models.DeliveryStatusReason, de
 	d.Status, d.StatusReason, d.StatusDetail = models.DeliverySkipped, &why, &detail
 	d.NextAttemptAt, d.CompletedAt = nil, &now
 }
-
-func reason(r models.DeliveryStatusReason) *models.DeliveryStatusReason { return &r }
 
 func appendDue(due []queue.Item, deliveries []models.Delivery) []queue.Item {
 	for _, d := range deliveries {

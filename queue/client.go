@@ -101,7 +101,7 @@ func (c *Conn) post(items []Item) (<-chan error, error) {
 	case c.outbox.items > 0 && c.outbox.items+len(items) > maxOutbox:
 		c.counters.failed.Add(int64(len(items)))
 		if c.noise.allow(time.Second) {
-			c.log.Warn("too much waits to be enqueued; left to the reconciler", slog.Int("items", len(items))) //nolint:sloglint // EnqueueAsync has no context
+			c.log.Warn("too much waits to be enqueued; left to the reconciler", slog.Int("items", len(items)))
 		}
 		return nil, ErrFull
 	}

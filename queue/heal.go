@@ -50,8 +50,13 @@ func (r *Reconciler) heal(ctx context.Context) error {
 // command on them would fail for ever.
 func (r *Reconciler) healTypes(ctx context.Context) error {
 	want := []struct{ key, kind string }{
-		{keyPending, "list"}, {keyActive, "list"},
-		{keyLease, "zset"}, {keyScheduled, "zset"}, {keyRetry, "zset"}, {keyArchived, "zset"}, {keyCompleted, "zset"},
+		{keyPending, "list"},
+		{keyActive, "list"},
+		{keyLease, "zset"},
+		{keyScheduled, "zset"},
+		{keyRetry, "zset"},
+		{keyArchived, "zset"},
+		{keyCompleted, "zset"},
 	}
 	pipe := r.conn.client.Pipeline()
 	kinds := make([]*redis.StatusCmd, len(want))

@@ -177,8 +177,7 @@ func meansAway(err error) bool {
 	if err == nil || errors.Is(err, redis.Nil) {
 		return false
 	}
-	var reply redis.Error
-	if !errors.As(err, &reply) {
+	if _, ok := errors.AsType[redis.Error](err); !ok {
 		return true
 	}
 	for _, prefix := range []string{

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -51,7 +52,7 @@ func (s *redisServer) start() {
 	binary := os.Getenv("TEST_REDIS_BINARY")
 	require.NotEmpty(s.t, binary, "TEST_REDIS_BINARY must name a redis-server")
 	args := append([]string{
-		"--port", fmt.Sprint(s.port), "--bind", "127.0.0.1", "--requirepass", redisPassword,
+		"--port", strconv.Itoa(s.port), "--bind", "127.0.0.1", "--requirepass", redisPassword,
 		"--save", "", "--appendonly", "no", "--dir", s.dir,
 	}, s.args...)
 	s.cmd = exec.CommandContext(context.WithoutCancel(s.t.Context()), binary, args...)

@@ -263,6 +263,7 @@ func TestAsynqSpeaksAsWeExpect(t *testing.T) {
 				dequeues.Add(1)
 			case scriptForward:
 				forwards.Add(1)
+			case scriptOther, scriptSchedule:
 			}
 		}})
 		log, _ := newLog(t)

@@ -118,7 +118,7 @@ func (s *Server) Stop() {
 		close(s.pickup.stopped)
 		s.asynq.Stop()
 		if !s.drain(s.opts.ShutdownTimeout) {
-			s.log.Info("grace is over, handing back") //nolint:sloglint // Stop has no context
+			s.log.Info("grace is over, handing back")
 		}
 		s.cancel(errStopping)
 		s.drain(handBackWait)
@@ -161,7 +161,7 @@ func (s *Server) process(ctx context.Context, t *asynq.Task) error {
 	case <-s.base.Done():
 		return errStopping
 	}
-	if err := s.opts.Handler(s.base, ids); err != nil {
+	if err := s.opts.Handler(s.base, ids); err != nil { //nolint:contextcheck // outlasts the task, see ServerOptions.Handler
 		if s.base.Err() != nil {
 			return errStopping
 		}
@@ -183,7 +183,7 @@ func (s *Server) retryDelay(n int, err error, _ *asynq.Task) time.Duration {
 	if n < 6 {
 		d = retryBase << n
 	}
-	return time.Duration(float64(d) * (0.75 + rand.Float64()/2))
+	return time.Duration(float64(d) * (0.75 + rand.Float64()/2)) //nolint:gosec // spreading load, not guarding anything
 }
 
 func (s *Server) logError(ctx context.Context, t *asynq.Task, err error) {
@@ -212,7 +212,7 @@ func (l *asynqLogger) write(level slog.Level, args []any) {
 	if level > slog.LevelDebug && (l.conn.health.away.Load() || !l.noise.allow(time.Second)) {
 		level = slog.LevelDebug
 	}
-	//nolint:sloglint // asynq's interface has no context
+
 	l.log.Log(context.Background(), level, "asynq", slog.String("detail", fmt.Sprint(args...)))
 }
 

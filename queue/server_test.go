@@ -3,7 +3,6 @@ package queue
 import (
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"slices"
 	"sync/atomic"
@@ -16,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func slogDiscard() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+func slogDiscard() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 func TestStopInterruptsTheWait(t *testing.T) {
 	t.Parallel()
@@ -179,7 +178,7 @@ func TestConcurrencyIsBounded(t *testing.T) {
 }
 
 // D1: pick-up is a matter of a millisecond though nobody polls.
-func TestPickupIsInstant(t *testing.T) {
+func TestPickupIsInstant(t *testing.T) { //nolint:tparallel // one after the other: it measures
 	t.Parallel()
 	server := startRedis(t)
 	embedded := open(t, "")

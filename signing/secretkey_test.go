@@ -133,7 +133,8 @@ func TestSecretKeyEqual(t *testing.T) {
 	require.False(t, a.Equal(other))
 	require.False(t, a.Equal(pair))
 	require.False(t, a.Equal(signing.SecretKey{}))
-	require.True(t, signing.SecretKey{}.Equal(signing.SecretKey{}))
+	var none signing.SecretKey
+	require.True(t, none.Equal(signing.SecretKey{}))
 }
 
 func TestParseSecretKeyRoundTrip(t *testing.T) {

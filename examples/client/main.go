@@ -55,7 +55,7 @@ func run(ctx context.Context) error {
 	if problems := created.CreateWebhook.UserErrors; len(problems) > 0 {
 		return fmt.Errorf("create webhook: %v: %s", problems[0].Field, problems[0].Message)
 	}
-	fmt.Println("webhook", created.CreateWebhook.Webhook.Id, "secret key", *created.CreateWebhook.SecretKey)
+	fmt.Fprintln(os.Stdout, "webhook", created.CreateWebhook.Webhook.Id, "secret key", *created.CreateWebhook.SecretKey)
 
 	emitted, err := EmitEvent(ctx, client, EmitEventInput{
 		EventType: "participant.created", Data: json.RawMessage(`{"participant":{"id":"prt_1","name":"Ada Byron"}}`),
@@ -66,7 +66,7 @@ func run(ctx context.Context) error {
 	if problems := emitted.EmitEvent.UserErrors; len(problems) > 0 {
 		return fmt.Errorf("emit event: %v: %s", problems[0].Field, problems[0].Message)
 	}
-	fmt.Println("event", emitted.EmitEvent.Event.Id, "matched", emitted.EmitEvent.Matched)
+	fmt.Fprintln(os.Stdout, "event", emitted.EmitEvent.Event.Id, "matched", emitted.EmitEvent.Matched)
 
 	// A real application would not wait; deliveries go on by themselves.
 	for {
@@ -76,7 +76,7 @@ func run(ctx context.Context) error {
 		}
 		for _, d := range history.Deliveries.Nodes {
 			if d.LastAttempt != nil {
-				fmt.Println("delivery", d.Id, d.Status)
+				fmt.Fprintln(os.Stdout, "delivery", d.Id, d.Status)
 				return nil
 			}
 		}
