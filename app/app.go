@@ -75,6 +75,7 @@ type App struct {
 	control    *control.Control
 	worker     *worker.Worker
 	reconciler *queue.Reconciler
+	replayer   *control.Replayer
 	graph      http.Handler
 	addr       net.Addr
 	now        func() time.Time
@@ -209,6 +210,9 @@ func (a *App) wire() (err error) {
 		if err != nil {
 			return fmt.Errorf("make worker: %w", err)
 		}
+		a.replayer = control.NewReplayer(control.ReplayerOptions{
+			Store: a.store, Catalogue: a.intake.Catalogue, Queue: a.queue, Logger: a.logger,
+		})
 		a.reconciler = queue.NewReconciler(a.queue, a.store, queue.ReconcilerOptions{Interval: c.ReconcileInterval, Logger: a.logger})
 	}
 	a.metrics.MustRegister(newGauges(a))
@@ -242,6 +246,7 @@ func (a *App) start(ctx context.Context) (err error) {
 		}
 		a.lifecycle.onStop("queue server", func(context.Context) error { server.Stop(); return nil })
 		a.lifecycle.run("reconciler", a.reconciler.Run)
+		a.lifecycle.run("replays", a.replayer.Run)
 	}
 	a.intake.Start()
 	a.lifecycle.onStop("intake", a.intake.Stop)

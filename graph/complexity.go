@@ -19,6 +19,8 @@ var fieldCost = map[string]int{
 	"Event.deliveries":        20,
 	"Event.explain":           100,
 	"Query.previewDelivery":   50,
+	"Query.replay":            5,
+	"Query.replays":           20,
 	"Query.deliveryStats":     50,
 	"Query.eventCatalogueSdl": 100,
 	"Query.__schema":          1_000,

@@ -23,6 +23,7 @@ type loaders struct {
 	events       *dataloadgen.Loader[string, models.Event]
 	deliveries   *dataloadgen.Loader[string, models.Delivery]
 	eventTypes   *dataloadgen.Loader[string, models.EventType]
+	replays      *dataloadgen.Loader[string, models.Replay]
 	attempt      *dataloadgen.Loader[string, models.Attempt]   // by its own id
 	attempts     *dataloadgen.Loader[string, []models.Attempt] // by delivery
 	lastAttempts *dataloadgen.Loader[string, models.Attempt]
@@ -50,6 +51,7 @@ func (r *Resolver) newLoaders(ctx context.Context) *loaders {
 		events:       newLoader(t.EventsByIDs),
 		deliveries:   newLoader(t.DeliveriesByIDs),
 		eventTypes:   newLoader(t.EventTypesByIDs),
+		replays:      newLoader(t.ReplaysByIDs),
 		attempt:      newLoader(t.AttemptsByIDs),
 		attempts:     newLoader(t.AttemptsOf),
 		lastAttempts: newLoader(t.LastAttempts),

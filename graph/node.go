@@ -69,6 +69,8 @@ func node(ctx context.Context, id string) func() (model.Node, error) {
 		return ask(ctx, l.attempt, id)
 	case models.PrefixEventType:
 		return ask(ctx, l.eventTypes, id)
+	case models.PrefixReplay:
+		return ask(ctx, l.replays, id)
 	default:
 		return func() (model.Node, error) { return nil, nil }
 	}

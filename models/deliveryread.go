@@ -112,18 +112,20 @@ func narrow[S ~string](arms []*gorm.DB, merging bool, column, common string, val
 	return arms, merging
 }
 
+// clockSkew is how far the clocks of processes may be off against the database's.
+const clockSkew = 25 * time.Hour
+
 // created narrows q to rows created from since on and before until; nil does not narrow.
 //
 // The index of every list goes by id, so the bounds are given as ids too: an id begins with the
 // time that a process made it. That clock may be off against the database's, whose time is in
 // created_at, so the ids' bounds are wider and only save walking; created_at decides.
 func created(q *gorm.DB, prefix string, since, until *time.Time) *gorm.DB {
-	const skew = 25 * time.Hour
 	if since != nil {
-		q = q.Where("created_at >= ? AND id >= ?", ceiling(*since), firstID(prefix, since.Add(-skew)))
+		q = q.Where("created_at >= ? AND id >= ?", ceiling(*since), firstID(prefix, since.Add(-clockSkew)))
 	}
 	if until != nil {
-		q = q.Where("created_at < ? AND id < ?", ceiling(*until), firstID(prefix, until.Add(skew)))
+		q = q.Where("created_at < ? AND id < ?", ceiling(*until), firstID(prefix, until.Add(clockSkew)))
 	}
 	return q
 }

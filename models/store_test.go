@@ -41,7 +41,7 @@ func TestColumns(t *testing.T) {
 	modelstest.Each(t, func(t *testing.T, store *models.Store) {
 		for _, table := range []any{
 			&models.Webhook{}, &models.Revision{}, &models.WebhookHealth{}, &models.EventType{}, &models.Event{},
-			&models.Delivery{}, &models.Attempt{}, &models.APIKey{}, &models.Change{},
+			&models.Delivery{}, &models.Attempt{}, &models.APIKey{}, &models.Change{}, &models.Replay{},
 		} {
 			require.NoError(t, store.SelectColumns(t.Context(), table), "%T", table)
 		}

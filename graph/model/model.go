@@ -67,6 +67,14 @@ type CancelEventPayload struct {
 	UserErrors []models.Problem `json:"userErrors"`
 }
 
+// The answer to cancelReplay.
+type CancelReplayPayload struct {
+	// The replay as it is now; null when there are userErrors.
+	Replay *models.Replay `json:"replay,omitempty"`
+	// What the caller can put right; then nothing was changed.
+	UserErrors []models.Problem `json:"userErrors"`
+}
+
 // A new API key.
 type CreateAPIKeyInput struct {
 	// The name that people know it by, 1 to 200 characters.
@@ -464,6 +472,54 @@ type RedeliverPayload struct {
 	Delivery *models.Delivery `json:"delivery,omitempty"`
 	// What the caller can put right; then nothing was changed.
 	UserErrors []models.Problem `json:"userErrors"`
+}
+
+// A page of replays, newest first.
+type ReplayConnection struct {
+	// The page's replays, each with its cursor.
+	Edges []ReplayEdge `json:"edges"`
+	// The page's replays.
+	Nodes []models.Replay `json:"nodes"`
+	// Where the page stands.
+	PageInfo *PageInfo `json:"pageInfo"`
+}
+
+// The answer to replayDeliveries.
+type ReplayDeliveriesPayload struct {
+	// The replay, on its way; null after a dry run, and when there are userErrors.
+	Replay *models.Replay `json:"replay,omitempty"`
+	// How many events it sends.
+	Count int `json:"count"`
+	// What the caller can put right; then nothing was changed.
+	UserErrors []models.Problem `json:"userErrors"`
+}
+
+// A replay in a page.
+type ReplayEdge struct {
+	// Its place in this list, for after and before.
+	Cursor string `json:"cursor"`
+	// The replay.
+	Node *models.Replay `json:"node"`
+}
+
+// Which events to send once more. What an event's newest delivery to the webhook says counts; one that
+// is still open is sent by itself, and not replayed. Test events and erased ones are left out, and so is
+// what the webhook's event types and filter of now do not match.
+type ReplayInput struct {
+	// The webhook that they go to, which may be newer than the events. A paused one holds them.
+	WebhookID string `json:"webhookId"`
+	// Only events emitted at or after this time.
+	Since time.Time `json:"since"`
+	// Only events emitted before this time. Default: now.
+	Until *time.Time `json:"until,omitempty"`
+	// Only events whose delivery to the webhook ended so. Default: however it ended.
+	Statuses []models.DeliveryStatus `json:"statuses,omitempty"`
+	// Only events of these types, by exact name. At most 100. Default: all.
+	EventTypes []string `json:"eventTypes,omitempty"`
+	// Also events that the webhook had no delivery of, e.g. because it did not exist yet.
+	IncludeUnmatched bool `json:"includeUnmatched"`
+	// A key that makes repeating safe: the same key answers with the same replay. At most 255 characters.
+	IdempotencyKey *string `json:"idempotencyKey,omitempty"`
 }
 
 // The answer to resumeWebhook.
