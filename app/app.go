@@ -15,6 +15,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/redis/go-redis/v9"
 
 	"github.com/intervengine/webhooks/auth"
 	"github.com/intervengine/webhooks/catalogue"
@@ -22,6 +23,7 @@ import (
 	"github.com/intervengine/webhooks/egress"
 	"github.com/intervengine/webhooks/graph"
 	"github.com/intervengine/webhooks/intake"
+	"github.com/intervengine/webhooks/live"
 	"github.com/intervengine/webhooks/models"
 	"github.com/intervengine/webhooks/queue"
 	"github.com/intervengine/webhooks/signing"
@@ -73,6 +75,7 @@ type App struct {
 	sessions   *sessions
 	intake     *intake.Intake
 	control    *control.Control
+	live       *live.Feed
 	worker     *worker.Worker
 	reconciler *queue.Reconciler
 	replayer   *control.Replayer
@@ -178,6 +181,7 @@ func (a *App) wire() (err error) {
 	if err != nil {
 		return &ConfigError{Problems: []string{err.Error()}}
 	}
+	a.live = live.New(live.Options{Store: a.store, Logger: a.logger, Redis: a.otherProcesses(), Retention: c.FeedRetention})
 	a.sessions = newSessions(a.keyring, a.auth, a.now)
 	guard := egress.NewGuard(c.EgressAllow)
 	a.intake = intake.New(intake.Options{
@@ -191,8 +195,9 @@ func (a *App) wire() (err error) {
 			Defaults: control.Defaults{Timeout: c.AttemptTimeout, Schedule: c.RetrySchedule},
 		})
 		a.graph = graph.New(graph.Options{
-			Store: a.store, Intake: a.intake, Control: a.control, Logger: a.logger, DisableAfter: c.DisableAfter,
-			Circuits: worker.NewCircuits(a.queue.Client()),
+			Store: a.store, Intake: a.intake, Control: a.control, Live: a.live, Auth: a.auth, Logger: a.logger,
+			DisableAfter: c.DisableAfter,
+			Circuits:     worker.NewCircuits(a.queue.Client()),
 			// A full batch of the largest events, and what is around them (E3).
 			Limits: graph.Limits{BodyBytes: int64(c.MaxBatch)*int64(c.MaxEventBytes) + 1<<20},
 		})
@@ -219,6 +224,14 @@ func (a *App) wire() (err error) {
 	return nil
 }
 
+// otherProcesses is how the live feeds of several processes wake each other; nil where there is one.
+func (a *App) otherProcesses() redis.UniversalClient {
+	if a.queue.Embedded() {
+		return nil
+	}
+	return a.queue.Client()
+}
+
 // Start begins to serve. The listener comes last, so that nothing is accepted before it can be
 // kept.
 func (a *App) Start(ctx context.Context) error {
@@ -234,6 +247,7 @@ func (a *App) start(ctx context.Context) (err error) {
 	c := a.options.Config
 	a.lifecycle.run("authentication", a.auth.Run)
 	a.lifecycle.run("configuration watch", a.watch)
+	a.lifecycle.run("live feed", a.live.Run)
 	if a.worker != nil {
 		a.worker.Start()
 		a.lifecycle.onStop("worker", a.worker.Stop)

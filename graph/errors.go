@@ -14,6 +14,7 @@ import (
 
 	"github.com/intervengine/webhooks/auth"
 	"github.com/intervengine/webhooks/graph/scalar"
+	"github.com/intervengine/webhooks/live"
 	"github.com/intervengine/webhooks/models"
 )
 
@@ -26,6 +27,7 @@ const (
 	codeRateLimited      = "RATE_LIMITED"
 	codeTooComplex       = "TOO_COMPLEX"
 	codePayloadTooLarge  = "PAYLOAD_TOO_LARGE"
+	codeCursorExpired    = "CURSOR_EXPIRED"
 	codeUnavailable      = "UNAVAILABLE"
 	codeInternal         = "INTERNAL"
 	codeParseFailed      = "GRAPHQL_PARSE_FAILED"
@@ -93,6 +95,10 @@ func (h *Handler) classify(ctx context.Context, err error) *gqlerror.Error {
 		return newError(codeBadRequest, stats.Message)
 	case errors.Is(err, models.ErrInvalidCursor):
 		return newError(codeBadRequest, "the cursor is not one of this list")
+	case errors.Is(err, models.ErrCursorExpired):
+		return newError(codeCursorExpired, "the cursor is too old: what came after it is no longer known; subscribe without one, and read lists for what was missed")
+	case errors.Is(err, live.ErrSlow), errors.Is(err, live.ErrStopped):
+		return newError(codeUnavailable, err.Error())
 	case errors.As(err, &problems):
 		// A query has no userErrors; its arguments are just as much the caller's to put right.
 		return newError(codeBadRequest, cut(problems.Error()))

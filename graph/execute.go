@@ -10,41 +10,75 @@ import (
 	"github.com/intervengine/webhooks/auth"
 )
 
-// answer executes a request, once it is known who asks and that what they ask for is within bounds.
+// answer executes a request that has one answer.
 func (h *Handler) answer(ctx context.Context, req request, principal *auth.Principal) answer {
+	p, refused := h.prepare(ctx, req, principal)
+	switch {
+	case refused != nil:
+		return *refused
+	case p.operation.Operation == ast.Subscription:
+		return refuse(statusByMediaType, newError(codeBadRequest,
+			"a subscription needs a stream: connect over WebSocket (graphql-transport-ws), or send Accept: text/event-stream"))
+	}
+	return h.execute(ctx, p)
+}
+
+// prepared is a request that is ready to be executed.
+type prepared struct {
+	request
+	document  *document
+	operation *ast.OperationDefinition
+	variables map[string]any
+}
+
+// prepare gets a request ready, once it is known who asks and that what they ask for is within bounds.
+// Otherwise it gives the answer that refuses it.
+func (h *Handler) prepare(ctx context.Context, req request, principal *auth.Principal) (*prepared, *answer) {
+	no := func(a answer) (*prepared, *answer) { return nil, &a }
 	doc, cached := h.documents.cached(ctx, req.query)
 	if !cached {
 		parsed, errs := h.documents.parse(req.query)
 		if len(errs) > 0 {
-			return refuse(statusByMediaType, errs...)
+			return no(refuse(statusByMediaType, errs...))
 		}
 		// Before anything tells about the schema: what is wrong with a document would.
 		if op, err := operation(parsed, req.operationName); principal == nil && (err != nil || !onlyTypename(op)) {
-			return h.unauthenticated(ctx)
+			return no(h.unauthenticated(ctx))
 		}
 		if doc, errs = h.documents.validate(ctx, req.query, parsed); len(errs) > 0 {
-			return refuse(statusByMediaType, errs...)
+			return no(refuse(statusByMediaType, errs...))
 		}
 	}
 	op, err := operation(doc.QueryDocument, req.operationName)
 	switch {
 	case principal == nil && (err != nil || !onlyTypename(op)):
-		return h.unauthenticated(ctx)
+		return no(h.unauthenticated(ctx))
 	case err != nil:
-		return refuse(statusByMediaType, err)
+		return no(refuse(statusByMediaType, err))
 	}
 	variables := map[string]any{}
 	doc.bindConstants(variables)
 	if err := h.limits.readVariables(h.types, op, req.variables, variables); err != nil {
-		return refuse(statusByMediaType, err)
+		return no(refuse(statusByMediaType, err))
 	}
 	if err := doc.bindOthers(variables); err != nil {
-		return refuse(statusByMediaType, newError(codeValidationFailed, "a variable inside a JSON value is not JSON"))
+		return no(refuse(statusByMediaType, newError(codeValidationFailed, "a variable inside a JSON value is not JSON")))
 	}
 	if err := h.limits.checkComplexity(op, variables); err != nil {
-		return refuse(statusByMediaType, err)
+		return no(refuse(statusByMediaType, err))
 	}
-	return h.execute(ctx, req, doc, op, variables)
+	if op.Operation == ast.Subscription && !followsOne(op.SelectionSet, variables) {
+		return no(refuse(statusByMediaType, newError(codeValidationFailed,
+			"a subscription selects exactly one field of Subscription")))
+	}
+	return &prepared{request: req, document: doc, operation: op, variables: variables}, nil
+}
+
+// followsOne reports whether a subscription, with its conditions decided, selects one field that can
+// be followed.
+func followsOne(set ast.SelectionSet, variables map[string]any) bool {
+	fields := graphql.CollectFields(&graphql.OperationContext{Variables: variables}, set, []string{"Subscription"})
+	return len(fields) == 1 && fields[0].Name != "__typename"
 }
 
 // onlyTypename reports whether an operation asks for nothing but the name of the root type.
@@ -57,20 +91,23 @@ func onlyTypename(op *ast.OperationDefinition) bool {
 	return op.Operation == ast.Query && len(op.Directives) == 0
 }
 
-func (h *Handler) execute(ctx context.Context, req request, doc *document, op *ast.OperationDefinition, variables map[string]any) answer {
-	ctx = graphql.WithOperationContext(ctx, &graphql.OperationContext{
-		RawQuery:               req.query,
-		OperationName:          req.operationName,
-		Variables:              variables,
-		Doc:                    doc.QueryDocument,
-		Operation:              op,
-		RecoverFunc:            h.recovered,
-		ResolverMiddleware:     resolve,
-		RootResolverMiddleware: h.root(op.Operation),
-	})
-	ctx = graphql.WithResponseContext(h.loaders(ctx), h.present, h.recovered)
+func (h *Handler) execute(ctx context.Context, p *prepared) answer {
+	ctx = graphql.WithResponseContext(h.loaders(h.operationContext(ctx, p)), h.present, h.recovered)
 	response := h.schema.Exec(ctx)(ctx)
 	return answer{status: http.StatusOK, data: response.Data, errors: append(response.Errors, graphql.GetErrors(ctx)...)}
+}
+
+func (h *Handler) operationContext(ctx context.Context, p *prepared) context.Context {
+	return graphql.WithOperationContext(ctx, &graphql.OperationContext{
+		RawQuery:               p.query,
+		OperationName:          p.operationName,
+		Variables:              p.variables,
+		Doc:                    p.document.QueryDocument,
+		Operation:              p.operation,
+		RecoverFunc:            h.recovered,
+		ResolverMiddleware:     resolve,
+		RootResolverMiddleware: h.root(p.operation.Operation),
+	})
 }
 
 func resolve(ctx context.Context, next graphql.Resolver) (any, error) { return next(ctx) }

@@ -23,18 +23,23 @@ import (
 	"github.com/99designs/gqlgen/graphql"
 	"github.com/vektah/gqlparser/v2/ast"
 
+	"github.com/intervengine/webhooks/auth"
 	"github.com/intervengine/webhooks/control"
 	"github.com/intervengine/webhooks/graph/generated"
 	"github.com/intervengine/webhooks/intake"
+	"github.com/intervengine/webhooks/live"
 	"github.com/intervengine/webhooks/models"
 )
 
-// Options is what New needs. Store, Intake, Control and Logger are required.
+// Options is what New needs. Store, Intake, Control, Live, Auth and Logger are required.
 type Options struct {
 	Store   *models.Store
 	Intake  *intake.Intake
 	Control *control.Control
-	Logger  *slog.Logger
+	Live    *live.Feed
+	// Auth checks the credentials that come over a WebSocket, and ends subscriptions with theirs.
+	Auth   *auth.Authenticator
+	Logger *slog.Logger
 	// Circuits tells the state of webhooks' circuit breakers; nil: they are all taken to be closed.
 	Circuits Circuits
 	// Limits bounds what one request may ask for; zero fields mean the defaults.
@@ -67,7 +72,7 @@ type Handler struct {
 
 // New makes a Handler. It panics where a required option is missing.
 func New(o Options) *Handler {
-	if o.Store == nil || o.Intake == nil || o.Control == nil || o.Logger == nil {
+	if o.Store == nil || o.Intake == nil || o.Control == nil || o.Live == nil || o.Auth == nil || o.Logger == nil {
 		panic("graph: a required option is missing")
 	}
 	o.Limits.setDefaults(o.Intake.MaxBatch())
@@ -78,7 +83,7 @@ func New(o Options) *Handler {
 		o.Now = time.Now
 	}
 	r := &Resolver{
-		store: o.Store, intake: o.Intake, control: o.Control, disableAfter: o.DisableAfter, now: o.Now,
+		store: o.Store, intake: o.Intake, control: o.Control, live: o.Live, disableAfter: o.DisableAfter, now: o.Now,
 		circuits: o.Circuits, logger: o.Logger,
 	}
 	config := generated.Config{Resolvers: r, Directives: generated.DirectiveRoot{Auth: requireScope}}
@@ -105,6 +110,7 @@ type Resolver struct {
 	store        *models.Store
 	intake       *intake.Intake
 	control      *control.Control
+	live         *live.Feed
 	disableAfter time.Duration
 	now          func() time.Time
 	circuits     Circuits

@@ -24,6 +24,7 @@ import (
 	"github.com/intervengine/webhooks/graph"
 	"github.com/intervengine/webhooks/intake"
 	"github.com/intervengine/webhooks/internal/testenv"
+	"github.com/intervengine/webhooks/live"
 	"github.com/intervengine/webhooks/models"
 	"github.com/intervengine/webhooks/models/modelstest"
 	"github.com/intervengine/webhooks/queue"
@@ -95,7 +96,12 @@ func setupOn(t testing.TB, dsn string, changes ...change) *fixture {
 		Defaults:    control.Defaults{Timeout: 15 * time.Second, Schedule: models.Schedule{5 * time.Second, 5 * time.Minute}},
 		KeysChanged: authenticator.Invalidate,
 	})
-	options := graph.Options{Store: f.store, Intake: in, Control: ctl, Logger: logger, DisableAfter: 5 * 24 * time.Hour}
+	feed := live.New(live.Options{Store: f.store, Logger: logger, Retention: time.Hour})
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- feed.Run(ctx) }()
+	t.Cleanup(func() { stop(); require.NoError(t, <-done) })
+	options := graph.Options{Store: f.store, Intake: in, Control: ctl, Live: feed, Auth: authenticator, Logger: logger, DisableAfter: 5 * 24 * time.Hour}
 	for _, c := range changes {
 		c(&options)
 	}

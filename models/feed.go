@@ -238,9 +238,13 @@ type DeliveryState struct {
 	CompletedAt   *time.Time
 }
 
-// On gives d as it was in this state.
+// On gives d as it was in this state. What a filter that failed had to say is taken from d: it may
+// quote the event's data, so the feed does not keep it, and it goes when the event is erased.
 func (s *DeliveryState) On(d Delivery) Delivery {
-	d.Status, d.StatusReason, d.StatusDetail = s.Status, s.StatusReason, s.StatusDetail
+	if s.StatusReason == nil || *s.StatusReason != ReasonFilterError {
+		d.StatusDetail = s.StatusDetail
+	}
+	d.Status, d.StatusReason = s.Status, s.StatusReason
 	d.AttemptCount, d.NextAttemptAt, d.CompletedAt = s.AttemptCount, s.NextAttemptAt, s.CompletedAt
 	d.LastOutcome, d.LastStatus = s.LastOutcome, s.LastStatus
 	return d

@@ -103,7 +103,7 @@ func appendState(b []byte, d *Delivery) []byte {
 	} else {
 		b = null(b)
 	}
-	if d.StatusDetail != nil {
+	if d.StatusDetail != nil && (d.StatusReason == nil || *d.StatusReason != ReasonFilterError) {
 		text, err := json.Marshal(*d.StatusDetail)
 		if err != nil { // a text always is JSON
 			text = []byte("null")
@@ -166,7 +166,8 @@ func (f *feedRows) liteWrite(tx *liteTx) error {
 
 // In: what names rows of deliveries. Out: their states as JSON lists, by tenant.
 const (
-	pgFeedStates = `json_agg(json_build_array(id, status, status_reason, status_detail, attempt_count,
+	pgFeedStates = `json_agg(json_build_array(id, status, status_reason,
+  CASE WHEN status_reason = 'FILTER_ERROR' THEN NULL ELSE status_detail END, attempt_count,
   (extract(epoch FROM next_attempt_at) * 1000000)::bigint, last_outcome, last_status,
   (extract(epoch FROM completed_at) * 1000000)::bigint) ORDER BY id)::text`
 	pgFeedDeliveries = `
@@ -174,7 +175,8 @@ INSERT INTO feed (tenant, kind, items)
 SELECT tenant, 'd', ` + pgFeedStates + ` FROM deliveries WHERE id IN ? GROUP BY tenant`
 	liteFeedDeliveries = `
 INSERT INTO feed (tenant, kind, items, created_at)
-SELECT tenant, 'd', json_group_array(json_array(id, status, status_reason, status_detail, attempt_count,
+SELECT tenant, 'd', json_group_array(json_array(id, status, status_reason,
+  CASE WHEN status_reason = 'FILTER_ERROR' THEN NULL ELSE status_detail END, attempt_count,
   next_attempt_at, last_outcome, last_status, completed_at)), ?
 FROM (SELECT * FROM deliveries WHERE id IN ? ORDER BY id) GROUP BY tenant`
 )

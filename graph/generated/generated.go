@@ -46,6 +46,7 @@ type ResolverRoot interface {
 	Mutation() MutationResolver
 	Query() QueryResolver
 	Replay() ReplayResolver
+	Subscription() SubscriptionResolver
 	Webhook() WebhookResolver
 	WebhookConnection() WebhookConnectionResolver
 	WebhookHealth() WebhookHealthResolver
@@ -141,6 +142,10 @@ type QueryResolver interface {
 }
 type ReplayResolver interface {
 	Webhook(ctx context.Context, obj *models.Replay) (*models.Webhook, error)
+}
+type SubscriptionResolver interface {
+	DeliveryUpdated(ctx context.Context, filter *model.DeliveryFilter, after *string) (<-chan *model.DeliveryUpdate, error)
+	EventEmitted(ctx context.Context, eventTypes []string, filter *string, payloadQuery *string, after *string) (<-chan *model.EventUpdate, error)
 }
 type WebhookResolver interface {
 	EventTypes(ctx context.Context, obj *models.Webhook) ([]string, error)
@@ -246,6 +251,23 @@ func (e *executableSchema) Exec(ctx context.Context) graphql.ResponseHandler {
 			ctx = graphql.WithLazyInputUnmarshalerIndex(ctx, inputUnmarshalers)
 			data := ec._Mutation(ctx, opCtx.Operation.SelectionSet)
 			var buf bytes.Buffer
+			data.MarshalGQL(&buf)
+
+			return &graphql.Response{
+				Data: buf.Bytes(),
+			}
+		}
+	case ast.Subscription:
+		next := ec._Subscription(ctx, opCtx.Operation.SelectionSet)
+
+		var buf bytes.Buffer
+		return func(ctx context.Context) *graphql.Response {
+			buf.Reset()
+			data := next(ctx)
+
+			if data == nil {
+				return nil
+			}
 			data.MarshalGQL(&buf)
 
 			return &graphql.Response{
@@ -1831,6 +1853,54 @@ type Mutation {
     id: ID!
   ): RevokeApiKeyPayload @auth(scope: ADMIN)
 }
+
+"""
+What happens, as it happens: over WebSocket (graphql-transport-ws) or server-sent events (graphql-sse, a
+connection each). Every update carries a cursor; a subscription that is made again with the last one goes
+on after it, without a gap and without a repeat, for as long as the server keeps its log (24 hours unless
+it is set otherwise).
+"""
+type Subscription {
+  """
+  Every change of a delivery: that it was made, the outcome of each attempt, that it was held, resumed,
+  cancelled, sent again. An update shows the delivery as it stood right after the change.
+  """
+  deliveryUpdated(
+    """Only deliveries that this leaves, judged by how each stood right after its change."""
+    filter: DeliveryFilter
+    """Go on after this cursor. CURSOR_EXPIRED where the server no longer knows what came after it."""
+    after: String
+  ): DeliveryUpdate! @auth(scope: READ)
+  """Every event that is emitted. Tests are left out, and so are events that were erased meanwhile."""
+  eventEmitted(
+    """Only events of these types: exact names, "participant.*" or "*". All where it is absent."""
+    eventTypes: [String!]
+    """Only events for which this is true: CEL over id, type, timestamp and data, as for a webhook."""
+    filter: String
+    """What data is made of: a GraphQL subscription document over the event catalogue, as for a webhook."""
+    payloadQuery: String
+    """Go on after this cursor. CURSOR_EXPIRED where the server no longer knows what came after it."""
+    after: String
+  ): EventUpdate! @auth(scope: READ)
+}
+
+"""A change of a delivery."""
+type DeliveryUpdate {
+  """Where to go on after this update."""
+  cursor: String!
+  """The delivery as it stood right after the change. Its attempts are those that it has by now."""
+  delivery: Delivery!
+}
+
+"""An event that was emitted."""
+type EventUpdate {
+  """Where to go on after this update."""
+  cursor: String!
+  """The event."""
+  event: Event!
+  """The event's data, as payloadQuery makes it."""
+  data: JSON!
+}
 `, BuiltIn: false},
 }
 var parsedSchema = gqlparser.MustLoadSchema(sources...)
@@ -2101,6 +2171,16 @@ func (ec *executionContext) childFields_DeliveryStatsBucket(ctx context.Context,
 	return nil, fmt.Errorf("no field named %q was found under type DeliveryStatsBucket", field.Name)
 }
 
+func (ec *executionContext) childFields_DeliveryUpdate(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+	switch field.Name {
+	case "cursor":
+		return ec.fieldContext_DeliveryUpdate_cursor(ctx, field)
+	case "delivery":
+		return ec.fieldContext_DeliveryUpdate_delivery(ctx, field)
+	}
+	return nil, fmt.Errorf("no field named %q was found under type DeliveryUpdate", field.Name)
+}
+
 func (ec *executionContext) childFields_DisableWebhookPayload(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
 	switch field.Name {
 	case "webhook":
@@ -2247,6 +2327,18 @@ func (ec *executionContext) childFields_EventTypeEdge(ctx context.Context, field
 		return ec.fieldContext_EventTypeEdge_node(ctx, field)
 	}
 	return nil, fmt.Errorf("no field named %q was found under type EventTypeEdge", field.Name)
+}
+
+func (ec *executionContext) childFields_EventUpdate(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+	switch field.Name {
+	case "cursor":
+		return ec.fieldContext_EventUpdate_cursor(ctx, field)
+	case "event":
+		return ec.fieldContext_EventUpdate_event(ctx, field)
+	case "data":
+		return ec.fieldContext_EventUpdate_data(ctx, field)
+	}
+	return nil, fmt.Errorf("no field named %q was found under type EventUpdate", field.Name)
 }
 
 func (ec *executionContext) childFields_Header(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
@@ -3680,6 +3772,66 @@ func (ec *executionContext) field_Query_webhooks_args(ctx context.Context, rawAr
 		return nil, err
 	}
 	args["filter"] = arg4
+	return args, nil
+}
+
+func (ec *executionContext) field_Subscription_deliveryUpdated_args(ctx context.Context, rawArgs map[string]any) (map[string]any, error) {
+	var err error
+	args := map[string]any{}
+	arg0, err := graphql.ProcessArgField(ctx, rawArgs, "filter",
+		func(ctx context.Context, v any) (*model.DeliveryFilter, error) {
+			return ec.unmarshalODeliveryFilter2ᚖgithubᚗcomᚋintervengineᚋwebhooksᚋgraphᚋmodelᚐDeliveryFilter(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["filter"] = arg0
+	arg1, err := graphql.ProcessArgField(ctx, rawArgs, "after",
+		func(ctx context.Context, v any) (*string, error) {
+			return ec.unmarshalOString2ᚖstring(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["after"] = arg1
+	return args, nil
+}
+
+func (ec *executionContext) field_Subscription_eventEmitted_args(ctx context.Context, rawArgs map[string]any) (map[string]any, error) {
+	var err error
+	args := map[string]any{}
+	arg0, err := graphql.ProcessArgField(ctx, rawArgs, "eventTypes",
+		func(ctx context.Context, v any) ([]string, error) {
+			return ec.unmarshalOString2ᚕstringᚄ(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["eventTypes"] = arg0
+	arg1, err := graphql.ProcessArgField(ctx, rawArgs, "filter",
+		func(ctx context.Context, v any) (*string, error) {
+			return ec.unmarshalOString2ᚖstring(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["filter"] = arg1
+	arg2, err := graphql.ProcessArgField(ctx, rawArgs, "payloadQuery",
+		func(ctx context.Context, v any) (*string, error) {
+			return ec.unmarshalOString2ᚖstring(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["payloadQuery"] = arg2
+	arg3, err := graphql.ProcessArgField(ctx, rawArgs, "after",
+		func(ctx context.Context, v any) (*string, error) {
+			return ec.unmarshalOString2ᚖstring(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["after"] = arg3
 	return args, nil
 }
 
@@ -5994,6 +6146,61 @@ func (ec *executionContext) fieldContext_DeliveryStatsBucket_p95LatencyMs(_ cont
 	return graphql.NewScalarFieldContext("DeliveryStatsBucket", field, false, false, "Float")
 }
 
+func (ec *executionContext) _DeliveryUpdate_cursor(ctx context.Context, field graphql.CollectedField, obj *model.DeliveryUpdate) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_DeliveryUpdate_cursor(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Cursor, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v string) graphql.Marshaler {
+			return ec.marshalNString2string(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_DeliveryUpdate_cursor(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("DeliveryUpdate", field, false, false, "String")
+}
+
+func (ec *executionContext) _DeliveryUpdate_delivery(ctx context.Context, field graphql.CollectedField, obj *model.DeliveryUpdate) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_DeliveryUpdate_delivery(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Delivery, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *models.Delivery) graphql.Marshaler {
+			return ec.marshalNDelivery2ᚖgithubᚗcomᚋintervengineᚋwebhooksᚋmodelsᚐDelivery(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_DeliveryUpdate_delivery(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "DeliveryUpdate",
+		Field:      field,
+		IsMethod:   false,
+		IsResolver: false,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_Delivery(ctx, field)
+		},
+	}
+	return fc, nil
+}
+
 func (ec *executionContext) _DisableWebhookPayload_webhook(ctx context.Context, field graphql.CollectedField, obj *model.DisableWebhookPayload) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
@@ -7265,6 +7472,84 @@ func (ec *executionContext) fieldContext_EventTypeEdge_node(_ context.Context, f
 		},
 	}
 	return fc, nil
+}
+
+func (ec *executionContext) _EventUpdate_cursor(ctx context.Context, field graphql.CollectedField, obj *model.EventUpdate) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_EventUpdate_cursor(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Cursor, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v string) graphql.Marshaler {
+			return ec.marshalNString2string(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_EventUpdate_cursor(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("EventUpdate", field, false, false, "String")
+}
+
+func (ec *executionContext) _EventUpdate_event(ctx context.Context, field graphql.CollectedField, obj *model.EventUpdate) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_EventUpdate_event(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Event, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *models.Event) graphql.Marshaler {
+			return ec.marshalNEvent2ᚖgithubᚗcomᚋintervengineᚋwebhooksᚋmodelsᚐEvent(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_EventUpdate_event(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "EventUpdate",
+		Field:      field,
+		IsMethod:   false,
+		IsResolver: false,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_Event(ctx, field)
+		},
+	}
+	return fc, nil
+}
+
+func (ec *executionContext) _EventUpdate_data(ctx context.Context, field graphql.CollectedField, obj *model.EventUpdate) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_EventUpdate_data(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Data, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v string) graphql.Marshaler {
+			return ec.marshalNJSON2string(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_EventUpdate_data(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("EventUpdate", field, false, false, "JSON")
 }
 
 func (ec *executionContext) _Header_name(ctx context.Context, field graphql.CollectedField, obj *models.Header) (ret graphql.Marshaler) {
@@ -11168,6 +11453,130 @@ func (ec *executionContext) _SourceLocation_column(ctx context.Context, field gr
 }
 func (ec *executionContext) fieldContext_SourceLocation_column(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
 	return graphql.NewScalarFieldContext("SourceLocation", field, false, false, "Int")
+}
+
+func (ec *executionContext) _Subscription_deliveryUpdated(ctx context.Context, field graphql.CollectedField) (ret func(ctx context.Context) graphql.Marshaler) {
+	return graphql.ResolveFieldStream(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Subscription_deliveryUpdated(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			fc := graphql.GetFieldContext(ctx)
+			return ec.Resolvers.Subscription().DeliveryUpdated(ctx, fc.Args["filter"].(*model.DeliveryFilter), fc.Args["after"].(*string))
+		},
+		func(ctx context.Context, next graphql.Resolver) graphql.Resolver {
+			directive0 := next
+
+			directive1 := func(ctx context.Context) (any, error) {
+				scope, err := ec.unmarshalNScope2githubᚗcomᚋintervengineᚋwebhooksᚋmodelsᚐScope(ctx, "READ")
+				if err != nil {
+					var zeroVal *model.DeliveryUpdate
+					return zeroVal, err
+				}
+				if ec.Directives.Auth == nil {
+					var zeroVal *model.DeliveryUpdate
+					return zeroVal, errors.New("directive auth is not implemented")
+				}
+				return ec.Directives.Auth(ctx, nil, directive0, scope)
+			}
+
+			next = directive1
+			return next
+		},
+		func(ctx context.Context, selections ast.SelectionSet, v *model.DeliveryUpdate) graphql.Marshaler {
+			return ec.marshalNDeliveryUpdate2ᚖgithubᚗcomᚋintervengineᚋwebhooksᚋgraphᚋmodelᚐDeliveryUpdate(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Subscription_deliveryUpdated(ctx context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "Subscription",
+		Field:      field,
+		IsMethod:   true,
+		IsResolver: true,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_DeliveryUpdate(ctx, field)
+		},
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			err = ec.Recover(ctx, r)
+			ec.Error(ctx, err)
+		}
+	}()
+	ctx = graphql.WithFieldContext(ctx, fc)
+	if fc.Args, err = ec.field_Subscription_deliveryUpdated_args(ctx, field.ArgumentMap(ec.Variables)); err != nil {
+		ec.Error(ctx, err)
+		return fc, err
+	}
+	return fc, nil
+}
+
+func (ec *executionContext) _Subscription_eventEmitted(ctx context.Context, field graphql.CollectedField) (ret func(ctx context.Context) graphql.Marshaler) {
+	return graphql.ResolveFieldStream(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Subscription_eventEmitted(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			fc := graphql.GetFieldContext(ctx)
+			return ec.Resolvers.Subscription().EventEmitted(ctx, fc.Args["eventTypes"].([]string), fc.Args["filter"].(*string), fc.Args["payloadQuery"].(*string), fc.Args["after"].(*string))
+		},
+		func(ctx context.Context, next graphql.Resolver) graphql.Resolver {
+			directive0 := next
+
+			directive1 := func(ctx context.Context) (any, error) {
+				scope, err := ec.unmarshalNScope2githubᚗcomᚋintervengineᚋwebhooksᚋmodelsᚐScope(ctx, "READ")
+				if err != nil {
+					var zeroVal *model.EventUpdate
+					return zeroVal, err
+				}
+				if ec.Directives.Auth == nil {
+					var zeroVal *model.EventUpdate
+					return zeroVal, errors.New("directive auth is not implemented")
+				}
+				return ec.Directives.Auth(ctx, nil, directive0, scope)
+			}
+
+			next = directive1
+			return next
+		},
+		func(ctx context.Context, selections ast.SelectionSet, v *model.EventUpdate) graphql.Marshaler {
+			return ec.marshalNEventUpdate2ᚖgithubᚗcomᚋintervengineᚋwebhooksᚋgraphᚋmodelᚐEventUpdate(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Subscription_eventEmitted(ctx context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "Subscription",
+		Field:      field,
+		IsMethod:   true,
+		IsResolver: true,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_EventUpdate(ctx, field)
+		},
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			err = ec.Recover(ctx, r)
+			ec.Error(ctx, err)
+		}
+	}()
+	ctx = graphql.WithFieldContext(ctx, fc)
+	if fc.Args, err = ec.field_Subscription_eventEmitted_args(ctx, field.ArgumentMap(ec.Variables)); err != nil {
+		ec.Error(ctx, err)
+		return fc, err
+	}
+	return fc, nil
 }
 
 func (ec *executionContext) _TestWebhookPayload_delivery(ctx context.Context, field graphql.CollectedField, obj *model.TestWebhookPayload) (ret graphql.Marshaler) {
@@ -15431,6 +15840,44 @@ func (ec *executionContext) _DeliveryStatsBucket(ctx context.Context, sel ast.Se
 	return out
 }
 
+var deliveryUpdateImplementors = []string{"DeliveryUpdate"}
+
+func (ec *executionContext) _DeliveryUpdate(ctx context.Context, sel ast.SelectionSet, obj *model.DeliveryUpdate) graphql.Marshaler {
+	fields := graphql.CollectFields(ec.OperationContext, sel, deliveryUpdateImplementors)
+
+	out := graphql.NewFieldSet(fields)
+	deferred := graphql.NewDeferredGroup(ctx)
+	for i, field := range fields {
+		switch field.Name {
+		case "__typename":
+			out.Values[i] = graphql.MarshalString("DeliveryUpdate")
+		case "cursor":
+			out.Values[i] = ec._DeliveryUpdate_cursor(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "delivery":
+			out.Values[i] = ec._DeliveryUpdate_delivery(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		default:
+			panic("unknown field " + strconv.Quote(field.Name))
+		}
+	}
+	out.Dispatch(ctx)
+	if out.Invalids > 0 {
+		return graphql.Null
+	}
+
+	if n := len(deferred.Defers); n > 0 {
+		atomic.AddInt32(&ec.Deferred, int32(min(n, math.MaxInt32)))
+		ec.ProcessDeferredGroup(deferred)
+	}
+
+	return out
+}
+
 var disableWebhookPayloadImplementors = []string{"DisableWebhookPayload"}
 
 func (ec *executionContext) _DisableWebhookPayload(ctx context.Context, sel ast.SelectionSet, obj *model.DisableWebhookPayload) graphql.Marshaler {
@@ -15916,6 +16363,49 @@ func (ec *executionContext) _EventTypeEdge(ctx context.Context, sel ast.Selectio
 			}
 		case "node":
 			out.Values[i] = ec._EventTypeEdge_node(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		default:
+			panic("unknown field " + strconv.Quote(field.Name))
+		}
+	}
+	out.Dispatch(ctx)
+	if out.Invalids > 0 {
+		return graphql.Null
+	}
+
+	if n := len(deferred.Defers); n > 0 {
+		atomic.AddInt32(&ec.Deferred, int32(min(n, math.MaxInt32)))
+		ec.ProcessDeferredGroup(deferred)
+	}
+
+	return out
+}
+
+var eventUpdateImplementors = []string{"EventUpdate"}
+
+func (ec *executionContext) _EventUpdate(ctx context.Context, sel ast.SelectionSet, obj *model.EventUpdate) graphql.Marshaler {
+	fields := graphql.CollectFields(ec.OperationContext, sel, eventUpdateImplementors)
+
+	out := graphql.NewFieldSet(fields)
+	deferred := graphql.NewDeferredGroup(ctx)
+	for i, field := range fields {
+		switch field.Name {
+		case "__typename":
+			out.Values[i] = graphql.MarshalString("EventUpdate")
+		case "cursor":
+			out.Values[i] = ec._EventUpdate_cursor(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "event":
+			out.Values[i] = ec._EventUpdate_event(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "data":
+			out.Values[i] = ec._EventUpdate_data(ctx, field, obj)
 			if out.Values[i] == graphql.Null {
 				out.Invalids++
 			}
@@ -17068,6 +17558,28 @@ func (ec *executionContext) _SourceLocation(ctx context.Context, sel ast.Selecti
 	return out
 }
 
+var subscriptionImplementors = []string{"Subscription"}
+
+func (ec *executionContext) _Subscription(ctx context.Context, sel ast.SelectionSet) func(ctx context.Context) graphql.Marshaler {
+	fields := graphql.CollectFields(ec.OperationContext, sel, subscriptionImplementors)
+	ctx = graphql.WithFieldContext(ctx, &graphql.FieldContext{
+		Object: "Subscription",
+	})
+	if len(fields) != 1 {
+		graphql.AddErrorf(ctx, "must subscribe to exactly one stream")
+		return nil
+	}
+
+	switch fields[0].Name {
+	case "deliveryUpdated":
+		return ec._Subscription_deliveryUpdated(ctx, fields[0])
+	case "eventEmitted":
+		return ec._Subscription_eventEmitted(ctx, fields[0])
+	default:
+		panic("unknown field " + strconv.Quote(fields[0].Name))
+	}
+}
+
 var testWebhookPayloadImplementors = []string{"TestWebhookPayload"}
 
 func (ec *executionContext) _TestWebhookPayload(ctx context.Context, sel ast.SelectionSet, obj *model.TestWebhookPayload) graphql.Marshaler {
@@ -18195,6 +18707,14 @@ func (ec *executionContext) marshalNDeliveryStatus2githubᚗcomᚋintervengine�
 	return res
 }
 
+func (ec *executionContext) marshalNDeliveryUpdate2ᚖgithubᚗcomᚋintervengineᚋwebhooksᚋgraphᚋmodelᚐDeliveryUpdate(ctx context.Context, sel ast.SelectionSet, v *model.DeliveryUpdate) graphql.Marshaler {
+	if v == nil {
+		graphql.AddInvalidNullError(ctx, "DeliveryUpdate!")
+		return graphql.Null
+	}
+	return ec._DeliveryUpdate(ctx, sel, v)
+}
+
 func (ec *executionContext) unmarshalNDuration2string(ctx context.Context, v any) (string, error) {
 	res, err := scalar.UnmarshalText(v)
 	return res, graphql.ErrorOnPath(ctx, err)
@@ -18391,6 +18911,14 @@ func (ec *executionContext) marshalNEventTypeStatus2githubᚗcomᚋintervengine�
 		graphql.AddInvalidNullFromMarshaler(ctx, "EventTypeStatus!")
 	}
 	return res
+}
+
+func (ec *executionContext) marshalNEventUpdate2ᚖgithubᚗcomᚋintervengineᚋwebhooksᚋgraphᚋmodelᚐEventUpdate(ctx context.Context, sel ast.SelectionSet, v *model.EventUpdate) graphql.Marshaler {
+	if v == nil {
+		graphql.AddInvalidNullError(ctx, "EventUpdate!")
+		return graphql.Null
+	}
+	return ec._EventUpdate(ctx, sel, v)
 }
 
 func (ec *executionContext) unmarshalNFloat2float64(ctx context.Context, v any) (float64, error) {

@@ -228,6 +228,14 @@ type DeliveryStatsBucket struct {
 	P95LatencyMs *float64 `json:"p95LatencyMs,omitempty"`
 }
 
+// A change of a delivery.
+type DeliveryUpdate struct {
+	// Where to go on after this update.
+	Cursor string `json:"cursor"`
+	// The delivery as it stood right after the change. Its attempts are those that it has by now.
+	Delivery *models.Delivery `json:"delivery"`
+}
+
 // The answer to disableWebhook.
 type DisableWebhookPayload struct {
 	// The webhook as it is now; null when there are userErrors.
@@ -355,6 +363,16 @@ type EventTypeInput struct {
 	Strict graphql.Omittable[*bool] `json:"strict,omitempty"`
 	// What may still be done with it. Default: ACTIVE.
 	Status graphql.Omittable[*models.EventTypeStatus] `json:"status,omitempty"`
+}
+
+// An event that was emitted.
+type EventUpdate struct {
+	// Where to go on after this update.
+	Cursor string `json:"cursor"`
+	// The event.
+	Event *models.Event `json:"event"`
+	// The event's data, as payloadQuery makes it.
+	Data string `json:"data"`
 }
 
 // A custom header of a webhook's requests.
