@@ -1,0 +1,283 @@
+package e2e
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/intervengine/webhooks/app/apptest"
+	"github.com/intervengine/webhooks/worker/receivertest"
+)
+
+// leaseOver bounds how long a run takes to settle in which a worker died: its lease of 30 s and the
+// reconciler's interval, and the same again where the next one died too. What is promised is a
+// minute for each.
+const leaseOver = 90 * time.Second
+
+// patient is a schedule that kills do not exhaust.
+var patient = slices.Repeat([]time.Duration{200 * time.Millisecond}, 30)
+
+// The load with no fault: what the books say of a quiet run is the measure of all others.
+func TestFault00_NoFault(t *testing.T) {
+	t.Parallel()
+	apptest.Each(t, func(t *testing.T, stack apptest.Stack) {
+		w := newWorld(t, plan{stack: stack})
+		l := w.emit(20)
+		w.accept(either(60, 3000))
+		l.end(t)
+		w.settle(60 * time.Second)
+		_, failed, _ := w.counts(time.Time{})
+		require.Empty(t, failed)
+		require.Zero(t, w.twice())
+		require.Zero(t, w.abandoned())
+	})
+}
+
+func TestFault02_WorkerKilledMidAttempt(t *testing.T) {
+	t.Parallel()
+	apptest.Each(t, func(t *testing.T, stack apptest.Stack) {
+		w := killedByItsReceiver(t, stack, false)
+		require.NotZero(t, w.abandoned(), "history shows the attempt that was broken off")
+	})
+}
+
+func TestFault03_WorkerKilledAfterThe2xx(t *testing.T) {
+	t.Parallel()
+	apptest.Each(t, func(t *testing.T, stack apptest.Stack) { killedByItsReceiver(t, stack, true) })
+}
+
+// killedByItsReceiver has a receiver kill whoever sends to it, before or as soon as it answers.
+func killedByItsReceiver(t *testing.T, stack apptest.Stack, afterAnswer bool) *world {
+	t.Helper()
+	w := newWorld(t, plan{stack: stack, few: true, workers: 1})
+	var armed atomic.Bool
+	died := make(chan string, 1)
+	w.subscribe(subscribed{name: "killing", schedule: patient}, func(int) receivertest.Answer {
+		return func(x *receivertest.Exchange) {
+			kill := armed.CompareAndSwap(true, false)
+			if !kill || afterAnswer {
+				receivertest.Status(http.StatusOK)(x)
+			}
+			if kill {
+				_ = http.NewResponseController(x.W).Flush()
+				for _, p := range w.senders() {
+					p.kill()
+				}
+				died <- x.Request.ID()
+			}
+		}
+	}, nil)
+	l := w.emit(20)
+	for range either(1, 25) {
+		w.accept(10)
+		armed.Store(true)
+		var id string
+		select {
+		case id = <-died:
+		case <-time.After(60 * time.Second):
+			t.Fatal("nothing came to the webhook that kills")
+		}
+		at := time.Now()
+		w.restartSenders()
+		if afterAnswer {
+			continue // it may have been recorded in the last moment
+		}
+		before := len(w.receivers["killing"].ByID(id))
+		apptest.EventuallyWithin(t, 60*time.Second, func() (bool, string) {
+			return len(w.receivers["killing"].ByID(id)) > before, id + " has not come again"
+		})
+		t.Logf("attempted again %s after the kill", time.Since(at).Round(time.Millisecond))
+	}
+	l.end(t)
+	w.settle(leaseOver)
+	return w
+}
+
+// Everything dies at once, and comes back in any order (E1 does this oftener, and looks at less).
+func TestFault05_EverythingKilledAtOnce(t *testing.T) {
+	t.Parallel()
+	apptest.Each(t, func(t *testing.T, stack apptest.Stack) {
+		w := newWorld(t, plan{stack: stack})
+		l := w.emit(20)
+		for range either(2, 50) {
+			w.accept(10)
+			for _, p := range append(slices.Clone(w.workers), w.apis...) {
+				p.signal(syscall.SIGKILL)
+			}
+			for _, p := range append(slices.Clone(w.workers), w.apis...) {
+				<-p.done
+			}
+			for _, n := range rand.Perm(len(w.apis) + len(w.workers)) {
+				if n < len(w.apis) {
+					w.restartAPI(n)
+				} else {
+					w.workers[n-len(w.apis)] = w.startWorker()
+				}
+			}
+		}
+		l.end(t)
+		w.settle(leaseOver)
+	})
+}
+
+func TestFault07_SIGTERM(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(t *testing.T, p *process) (graceful bool){
+		"once": func(t *testing.T, p *process) bool {
+			p.stop()
+			return true
+		},
+		"twice": func(t *testing.T, p *process) bool {
+			p.signal(syscall.SIGTERM)
+			p.signal(syscall.SIGTERM)
+			p.wait()
+			return false
+		},
+		"and SIGKILL": func(t *testing.T, p *process) bool {
+			p.signal(syscall.SIGTERM)
+			select {
+			case <-p.done:
+			case <-time.After(50 * time.Millisecond):
+			}
+			p.kill()
+			return false
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			apptest.Each(t, func(t *testing.T, stack apptest.Stack) {
+				w := newWorld(t, plan{stack: stack})
+				l := w.emit(20)
+				graceful := true
+				for n := range either(2, 50) {
+					w.accept(10)
+					senders := w.senders()
+					graceful = end(t, senders[n%len(senders)])
+					w.restartSenders()
+				}
+				l.end(t)
+				w.settle(leaseOver)
+				if graceful {
+					require.Zero(t, w.twice(), "requests after a 2xx")
+					require.Zero(t, w.abandoned())
+				}
+			})
+		})
+	}
+}
+
+// In the full form the worker stands still for longer than its lease.
+func TestFault08_WorkerStoppedAndContinued(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, plan{stack: apptest.Production})
+	l := w.emit(20)
+	w.accept(20)
+	for range either(2, 5) {
+		w.workers[0].signal(syscall.SIGSTOP)
+		w.pass(either(2*time.Second, 90*time.Second))
+		w.workers[0].signal(syscall.SIGCONT)
+		w.accept(20)
+	}
+	l.end(t)
+	w.settle(leaseOver)
+}
+
+func TestFault09_APIStopped(t *testing.T) {
+	t.Parallel()
+	apptest.Each(t, func(t *testing.T, stack apptest.Stack) {
+		w := newWorld(t, plan{stack: stack, callLimit: time.Second})
+		w.books.patience = 0 // a frozen process answers nobody
+		l := w.emit(20)
+		w.accept(20)
+		w.apis[0].signal(syscall.SIGSTOP)
+		w.pass(either(3*time.Second, 30*time.Second))
+		w.apis[0].signal(syscall.SIGCONT)
+		w.accept(20)
+		l.end(t)
+		w.settle(60 * time.Second)
+	})
+}
+
+func TestFault10_OutOfFileDescriptors(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, plan{stack: apptest.Production, few: true, workers: 1})
+	// Its slowness keeps a descriptor per attempt, more than there are.
+	w.subscribe(subscribed{name: "crowded", schedule: patient}, func(int) receivertest.Answer {
+		return receivertest.Delay(2*time.Second, receivertest.Status(http.StatusOK))
+	}, nil)
+	w.workers[0].stop()
+	env := map[string]string{"LISTEN_ADDR": "127.0.0.1:0"}
+	for name, value := range w.env {
+		if name != "LISTEN_ADDR" {
+			env[name] = value
+		}
+	}
+	w.workers[0] = startProgram(t, "/bin/sh", env, "-c", fmt.Sprintf("ulimit -n 64 && exec %s worker", binary))
+	w.workers[0].url()
+	l := w.emit(40)
+	w.accept(either(200, 2000))
+	l.end(t)
+	w.settle(120 * time.Second)
+	for _, d := range w.books.deliveries {
+		if d.status == "FAILED" {
+			for _, s := range w.books.webhooks {
+				if s.id == d.webhook {
+					require.Equal(t, "failing", s.name, "%+v", d)
+				}
+			}
+		}
+	}
+	w.workers[0].stop()
+}
+
+// The receivers are down for a while: whatever came meanwhile comes when they are back.
+func TestFault33_ReceiverDownAndBack(t *testing.T) {
+	t.Parallel()
+	apptest.Each(t, func(t *testing.T, stack apptest.Stack) {
+		w := newWorld(t, plan{stack: stack, few: true})
+		var up atomic.Bool
+		schedule := slices.Repeat([]time.Duration{time.Second}, 60)
+		w.subscribe(subscribed{name: "down", schedule: schedule}, func(int) receivertest.Answer {
+			if up.Load() {
+				return receivertest.Status(http.StatusOK)
+			}
+			return receivertest.ResetBeforeHeaders()
+		}, nil)
+		l := w.emit(either(20, 200))
+		w.pass(either(4*time.Second, 45*time.Second))
+		up.Store(true)
+		l.end(t)
+		w.settle(60 * time.Second)
+	})
+}
+
+// Every process is replaced by the same version, one after the other, behind clients that try again.
+func TestFault44_RollingRestart(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, plan{stack: apptest.Production, apis: 2})
+	l := w.emit(20)
+	for range either(1, 20) {
+		for n := range w.apis {
+			w.accept(5)
+			w.apis[n].stop()
+			w.restartAPI(n)
+		}
+		for n := range w.workers {
+			w.accept(5)
+			w.workers[n].stop()
+			w.workers[n] = w.startWorker()
+			w.workers[n].url()
+		}
+	}
+	l.end(t)
+	w.settle(leaseOver)
+	require.Zero(t, w.twice(), "requests after a 2xx")
+	require.Zero(t, w.abandoned())
+}
