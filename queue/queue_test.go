@@ -95,6 +95,32 @@ func TestScheduledComesAtItsTime(t *testing.T) {
 	})
 }
 
+// A Redis that takes long over what is due is not asked for every task by itself.
+func TestMovingDueTasksLeavesTimeForOthers(t *testing.T) {
+	t.Parallel()
+	conn := open(t, "")
+	got := &pickedUp{}
+	s := serve(t, conn, got.handle)
+	eventually(t, 5*time.Second, func() (bool, string) { return s.pickup.forward.Load() != nil, "no forward yet" })
+	var asked atomic.Int32
+	conn.client.AddHook(countHook{func(args []any) { // asynq's own rounds go another way
+		if parseScript(args).kind == scriptForward {
+			asked.Add(1)
+			<-time.After(20 * time.Millisecond)
+		}
+	}})
+	ids := deliveryIDs(250)
+	start := time.Now()
+	items := make([]Item, len(ids))
+	for i, id := range ids {
+		items[i] = Item{DeliveryID: id, Attempt: 1, At: start.Add(time.Duration(200+4*i) * time.Millisecond)}
+	}
+	require.NoError(t, conn.Enqueue(t.Context(), items))
+	got.wait(t, 10*time.Second, ids...)
+	most := int32(time.Since(start)/((1+forwardRest)*20*time.Millisecond)) + 2
+	require.LessOrEqual(t, asked.Load(), most)
+}
+
 func TestScheduledByAnotherProcess(t *testing.T) {
 	t.Parallel()
 	server := startRedis(t)

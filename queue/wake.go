@@ -25,6 +25,11 @@ const (
 	errorPause = 250 * time.Millisecond
 	// forwardBatch is how many tasks asynq's forwarding script moves at a time.
 	forwardBatch = 100
+	// forwardRest is how many times as long as it took pace rests after it moved tasks. The
+	// in-process Redis sorts all that is scheduled whenever it is asked what is due, and answers
+	// nobody else meanwhile: with a backlog that waits for a slow receiver, moving every task at
+	// its very millisecond would leave no time for anything else.
+	forwardRest = 9
 )
 
 // listen passes the notices of other processes on until ctx ends.
@@ -165,6 +170,7 @@ func (p *pickup) pace(ctx context.Context) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	var next time.Time // zero: nothing known
+	var rested time.Time
 	for {
 		select {
 		case <-ctx.Done():
@@ -176,14 +182,18 @@ func (p *pickup) pace(ctx context.Context) {
 				}
 			}
 		case <-timer.C:
+			began := time.Now()
 			next = p.forwardDue(ctx)
+			took := time.Since(began)
+			// asynq's own rounds move tasks too, so there is no need to rest for longer than theirs.
+			rested = time.Now().Add(min(forwardRest*took, forwardInterval))
 		}
 		if next.IsZero() {
 			timer.Reset(time.Hour)
 			continue
 		}
 		// The millisecond is that to which scores are rounded up.
-		timer.Reset(max(time.Millisecond, time.Until(next)+time.Millisecond))
+		timer.Reset(max(time.Millisecond, time.Until(next)+time.Millisecond, time.Until(rested)))
 	}
 }
 
