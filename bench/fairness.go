@@ -13,23 +13,24 @@ const (
 	backlogCall = 100  // events of one call that makes the backlog
 )
 
-// fairness measures a healthy webhook by itself, then beside a hanging, a slow and a rate-limited
-// one, each with a backlog and more coming.
+// fairness measures a healthy webhook by itself, then while a hanging, a slow and a rate-limited one
+// get a backlog, then beside them, with more coming for each.
 func (b *bench) fairness(ctx context.Context) (err error) {
 	t := &table{
-		Title:   fmt.Sprintf("Fairness: a healthy webhook at %g events a second beside three bad ones", b.rate),
-		Columns: []string{"", "alone p50", "p99", "beside them p50", "p99", "p99 to alone"},
+		Title:   fmt.Sprintf("Fairness: receipt at a healthy webhook with %g events a second, beside three bad ones", b.rate),
+		Columns: []string{"", "alone p50", "p99", "backlog arrives p50", "p99", "beside them p50", "p99", "p99 to alone"},
 	}
 	for _, stack := range b.stacks {
-		alone, beside, err := b.besideBad(ctx, stack)
+		rounds, err := b.besideBad(ctx, stack)
 		if err != nil {
 			return err
 		}
-		t.Rows = append(t.Rows, []any{
-			stack, quantile(alone.receipts, 0.5), quantile(alone.receipts, 0.99),
-			quantile(beside.receipts, 0.5), quantile(beside.receipts, 0.99),
-			ratio(float64(quantile(beside.receipts, 0.99)) / float64(max(1, quantile(alone.receipts, 0.99)))),
-		})
+		row := []any{stack}
+		for _, r := range rounds {
+			row = append(row, quantile(r.receipts, 0.5), quantile(r.receipts, 0.99))
+		}
+		alone, beside := quantile(rounds[0].receipts, 0.99), quantile(rounds[2].receipts, 0.99)
+		t.Rows = append(t.Rows, append(row, ratio(float64(beside)/float64(max(1, alone)))))
 	}
 	t.Notes = append(t.Notes, fmt.Sprintf(
 		"Each bad one (never answers; answers after 2 s; limited to %d a second) has %d deliveries waiting and %g a second coming; %s each.",
@@ -41,17 +42,17 @@ func (b *bench) fairness(ctx context.Context) (err error) {
 // measured is how long each half lasts: p99 needs some hundreds of events.
 func (b *bench) measured() time.Duration { return 4 * b.duration }
 
-func (b *bench) besideBad(ctx context.Context, stack string) (alone, beside *round, err error) {
+// besideBad gives the three rounds of one stack.
+func (b *bench) besideBad(ctx context.Context, stack string) (rounds [3]*round, err error) {
 	s, err := b.startServer(ctx, stack, stack, b.serverPath)
 	if err != nil {
-		return nil, nil, err
+		return rounds, err
 	}
 	defer func() { err = errors.Join(err, s.process.stop()) }()
-	healthy := "/ok/healthy"
+	const healthy = "/ok/healthy"
 	if err := b.receiver.reset(ctx); err != nil {
-		return nil, nil, err
+		return rounds, err
 	}
-	bad := []string{secondType, thirdType, fourthType}
 	for _, hook := range []webhook{
 		{url: b.receiver.url(healthy), eventType: firstType},
 		{url: b.receiver.url("/hang/bad"), eventType: secondType},
@@ -59,52 +60,81 @@ func (b *bench) besideBad(ctx context.Context, stack string) (alone, beside *rou
 		{url: b.receiver.url("/ok/limited"), eventType: fourthType, perSecond: limitedRate},
 	} {
 		if err := s.subscribe(ctx, hook); err != nil {
-			return nil, nil, err
+			return rounds, err
 		}
 	}
 	e, err := s.emission(firstType, 1)
 	if err != nil {
-		return nil, nil, err
+		return rounds, err
 	}
 	if _, err := b.pacedRound(ctx, s, e, healthy, min(warmUp, b.duration)); err != nil {
-		return nil, nil, err
+		return rounds, err
 	}
-	if alone, err = b.pacedRound(ctx, s, e, healthy, b.measured()); err != nil {
-		return nil, nil, err
+	// Each round has something going on beside it, which ends with it at the latest.
+	for n, beside := range []func(context.Context) error{
+		func(context.Context) error { return nil },
+		func(ctx context.Context) error { return b.makeBacklog(ctx, s) },
+		func(ctx context.Context) error { return paceBad(ctx, s, 2*b.measured()) },
+	} {
+		background, stop := context.WithCancel(ctx)
+		failed := make(chan error, 1)
+		go func() { failed <- beside(background) }()
+		r, err := b.pacedRound(ctx, s, e, healthy, b.measured())
+		if n == 1 {
+			err = errors.Join(err, <-failed) // the backlog is made in full
+			stop()
+		} else {
+			stop()
+			err = errors.Join(err, <-failed)
+		}
+		if err != nil {
+			return rounds, err
+		}
+		rounds[n] = r
+		b.logf("%-18s %s: p99 %s", stack, [...]string{"alone", "while the backlog arrives", "beside the bad ones"}[n], text(quantile(r.receipts, 0.99)))
 	}
-	b.logf("%-18s alone: p99 %s; making the backlog", stack, text(quantile(alone.receipts, 0.99)))
+	return rounds, nil
+}
+
+// badTypes are the event types of the bad webhooks.
+func badTypes() []string { return []string{secondType, thirdType, fourthType} }
+
+// makeBacklog emits what the bad webhooks have waiting, as fast as one caller can.
+func (b *bench) makeBacklog(ctx context.Context, s *subject) error {
 	c := &caller{addr: s.addr}
 	defer c.close()
-	for _, eventType := range bad {
+	for _, eventType := range badTypes() {
 		many, err := s.emission(eventType, backlogCall)
 		if err != nil {
-			return nil, nil, err
+			return err
 		}
 		for range b.backlog / backlogCall {
 			if _, _, err := c.emit(many, nil); err != nil {
-				return nil, nil, fmt.Errorf("make the backlog: %w", err)
+				return fmt.Errorf("make the backlog: %w", err)
+			}
+			if ctx.Err() != nil {
+				return ctx.Err()
 			}
 		}
 	}
-	// The bad ones get more for as long as the healthy one is measured.
-	background, stop := context.WithCancel(ctx)
-	failed := make(chan error, len(bad))
-	for _, eventType := range bad {
+	return nil
+}
+
+// paceBad emits for each of the bad webhooks at a steady rate.
+func paceBad(ctx context.Context, s *subject, duration time.Duration) error {
+	failed := make(chan error, len(badTypes()))
+	for _, eventType := range badTypes() {
 		go func() {
 			more, err := s.emission(eventType, 1)
 			if err == nil {
-				_, err = pace(background, s, more, badRate, 2*b.measured())
+				_, err = pace(ctx, s, more, badRate, duration)
 			}
 			failed <- err
 		}()
 	}
-	beside, err = b.pacedRound(ctx, s, e, healthy, b.measured())
-	stop()
-	for range bad {
+	var err error
+	for range badTypes() {
 		err = errors.Join(err, <-failed)
 	}
-	if err == nil {
-		b.logf("%-18s beside the bad ones: p99 %s", stack, text(quantile(beside.receipts, 0.99)))
-	}
-	return alone, beside, err
+	return err
 }
