@@ -43,7 +43,8 @@ type Options struct {
 	MaxBatch int
 	// IdempotencyWindow is how long an idempotency key answers with its first event.
 	IdempotencyWindow time.Duration
-	// CommitTimeout bounds one commit, and so how long a caller waits while the database is away.
+	// CommitTimeout bounds one commit, and how long a caller waits for its own, the one before it
+	// included, while the database is away.
 	CommitTimeout time.Duration
 	Now           func() time.Time
 }
@@ -127,6 +128,10 @@ func (i *Intake) emit(ctx context.Context, p *auth.Principal, in Input) Output {
 }
 
 func (i *Intake) commit(ctx context.Context, it *item) Output {
+	// The commit before this one may take all of its time, and this one then all of its own: the
+	// caller hears of it after once that time, not after twice.
+	ctx, cancel := context.WithTimeout(ctx, i.opt.CommitTimeout)
+	defer cancel()
 	out, err := i.committer.Do(ctx, it)
 	switch {
 	case err == nil:
