@@ -121,8 +121,9 @@ func (a *App) readyz(w http.ResponseWriter, r *http.Request) {
 		parts["migrations"] = part{"unavailable", "the schema is not the one that this version needs; run migrate"}
 		status, code = "unavailable", http.StatusServiceUnavailable
 	}
-	if err := a.queue.Ping(ctx); err != nil {
-		parts["queue"] = part{"degraded", "the queue does not answer; deliveries start when the reconciler reaches it"}
+	// A Redis that is read-only or full answers a ping, and is of no use all the same.
+	if err := errors.Join(a.queue.Ping(ctx), a.queue.Degraded()); err != nil {
+		parts["queue"] = part{"degraded", "the queue does not answer or takes nothing; deliveries start when the reconciler reaches it"}
 		if code == http.StatusOK {
 			status = "degraded"
 		}
