@@ -55,6 +55,15 @@ func TestFaultBooks_EveryPlantedViolationIsFound(t *testing.T) {
 	abandoned.receipts = abandoned.receipts[1:]
 	require.Empty(t, abandoned.violations())
 
+	// What Postgres forgot when it was killed is forgiven, at that moment and no other.
+	forgotten := truthful()
+	forgotten.receipts = append(forgotten.receipts, forgotten.receipts[0])
+	require.NotEmpty(t, forgotten.violations())
+	forgotten.crashes = []time.Time{forgotten.receipts[0].at.Add(time.Minute)}
+	require.NotEmpty(t, forgotten.violations())
+	forgotten.crashes = []time.Time{forgotten.receipts[0].at}
+	require.Empty(t, forgotten.violations())
+
 	for _, c := range []struct {
 		name, invariant string
 		plant           func(b *books)

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bufio"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -8,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/http"
 	"os"
 	"strconv"
@@ -223,6 +225,12 @@ func (s *statusWriter) WriteHeader(status int) {
 }
 
 func (s *statusWriter) Unwrap() http.ResponseWriter { return s.ResponseWriter }
+
+// Hijack gives the connection to an answer that is no HTTP response.
+func (s *statusWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	s.tell(0)
+	return http.NewResponseController(s.ResponseWriter).Hijack()
+}
 
 func iso(waits []time.Duration) []string {
 	out := make([]string, len(waits))
