@@ -10,13 +10,20 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"runtime/pprof"
 	"syscall"
 
 	"github.com/intervengine/webhooks/cli"
 )
 
+// collectAt is what the server itself sets.
+const collectAt = 200
+
 func main() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(collectAt)
+	}
 	code, err := run()
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "profserver: %v\n", err)
