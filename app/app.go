@@ -79,7 +79,7 @@ type App struct {
 	worker     *worker.Worker
 	reconciler *queue.Reconciler
 	replayer   *control.Replayer
-	graph      http.Handler
+	graph      *graph.Handler
 	addr       net.Addr
 	now        func() time.Time
 	adminKey   string
@@ -277,6 +277,14 @@ func (a *App) start(ctx context.Context) (err error) {
 	}
 	if a.addr, err = a.listen(ctx, "HTTP", c.ListenAddr, a.routes()); err != nil {
 		return err
+	}
+	if a.graph != nil {
+		// Before the listener: it does not know of WebSockets, and would wait for the other streams.
+		a.lifecycle.onStop("streams", func(ctx context.Context) error {
+			ctx, cancel := context.WithTimeout(ctx, c.ShutdownGrace/2)
+			defer cancel()
+			return a.graph.Stop(ctx)
+		})
 	}
 	a.logger.InfoContext(ctx, "serving", "role", string(a.options.Role), "address", a.addr.String(), "database", a.store.Dialect(),
 		"queue", map[bool]string{true: "in-process", false: "redis"}[a.queue.Embedded()], "version", a.options.Version)

@@ -84,7 +84,7 @@ func (s *sessions) attach(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Authorization") == "" {
 			if credential := s.read(r); credential != "" {
-				if err := s.origin.Check(r); err != nil {
+				if err := s.origin.Check(asChanging(r)); err != nil {
 					http.Error(w, "cross-origin request refused", http.StatusForbidden)
 					return
 				}
@@ -94,6 +94,17 @@ func (s *sessions) attach(next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// asChanging gives a request in the form in which its origin is checked. A WebSocket begins with a
+// GET, which any page may send, and then carries all that a POST could.
+func asChanging(r *http.Request) *http.Request {
+	if r.Header.Get("Upgrade") == "" {
+		return r
+	}
+	changing := r.Clone(r.Context())
+	changing.Method = http.MethodPost
+	return changing
 }
 
 func (s *sessions) read(r *http.Request) (credential string) {

@@ -10,19 +10,6 @@ import (
 	"github.com/intervengine/webhooks/auth"
 )
 
-// answer executes a request that has one answer.
-func (h *Handler) answer(ctx context.Context, req request, principal *auth.Principal) answer {
-	p, refused := h.prepare(ctx, req, principal)
-	switch {
-	case refused != nil:
-		return *refused
-	case p.operation.Operation == ast.Subscription:
-		return refuse(statusByMediaType, newError(codeBadRequest,
-			"a subscription needs a stream: connect over WebSocket (graphql-transport-ws), or send Accept: text/event-stream"))
-	}
-	return h.execute(ctx, p)
-}
-
 // prepared is a request that is ready to be executed.
 type prepared struct {
 	request
@@ -74,11 +61,15 @@ func (h *Handler) prepare(ctx context.Context, req request, principal *auth.Prin
 	return &prepared{request: req, document: doc, operation: op, variables: variables}, nil
 }
 
-// followsOne reports whether a subscription, with its conditions decided, selects one field that can
-// be followed.
+// followsOne reports whether a subscription selects one field that can be followed.
 func followsOne(set ast.SelectionSet, variables map[string]any) bool {
-	fields := graphql.CollectFields(&graphql.OperationContext{Variables: variables}, set, []string{"Subscription"})
+	fields := follows(set, variables)
 	return len(fields) == 1 && fields[0].Name != "__typename"
+}
+
+// follows is what a subscription selects, with its conditions decided.
+func follows(set ast.SelectionSet, variables map[string]any) []graphql.CollectedField {
+	return graphql.CollectFields(&graphql.OperationContext{Variables: variables}, set, []string{"Subscription"})
 }
 
 // onlyTypename reports whether an operation asks for nothing but the name of the root type.

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/99designs/gqlgen/graphql"
+	"github.com/gorilla/websocket"
 	"github.com/vektah/gqlparser/v2/ast"
 
 	"github.com/intervengine/webhooks/auth"
@@ -44,6 +45,8 @@ type Options struct {
 	Circuits Circuits
 	// Limits bounds what one request may ask for; zero fields mean the defaults.
 	Limits Limits
+	// Streams bounds what runs over WebSockets and server-sent events; zero fields mean the defaults.
+	Streams StreamLimits
 	// Timeout bounds answering one request; 30 s by default. Reading it is for the server to bound.
 	Timeout time.Duration
 	// DisableAfter is how long a webhook may fail without a success before it is disabled, for
@@ -58,8 +61,9 @@ type Circuits interface {
 	Circuits(ctx context.Context, webhookIDs []string) (map[string]models.Circuit, error)
 }
 
-// Handler answers GraphQL requests over HTTP POST. The credentials are in the request's context,
-// where auth's middleware puts them. It is safe for concurrent use.
+// Handler answers GraphQL requests: over HTTP POST with one answer or with server-sent events, and
+// over WebSockets. The credentials are in the request's context, where auth's middleware puts them,
+// or in a WebSocket's first message. It is safe for concurrent use. Stop ends its streams.
 type Handler struct {
 	schema    graphql.ExecutableSchema
 	types     *ast.Schema
@@ -68,6 +72,9 @@ type Handler struct {
 	timeout   time.Duration
 	logger    *slog.Logger
 	loaders   func(ctx context.Context) context.Context
+	auth      *auth.Authenticator
+	upgrader  *websocket.Upgrader
+	streams   streams
 }
 
 // New makes a Handler. It panics where a required option is missing.
@@ -76,6 +83,7 @@ func New(o Options) *Handler {
 		panic("graph: a required option is missing")
 	}
 	o.Limits.setDefaults(o.Intake.MaxBatch())
+	o.Streams.setDefaults()
 	if o.Timeout <= 0 {
 		o.Timeout = 30 * time.Second
 	}
@@ -90,7 +98,8 @@ func New(o Options) *Handler {
 	config.Schema = withoutDefer(generated.NewExecutableSchema(config).Schema())
 	h := &Handler{
 		schema: generated.NewExecutableSchema(config), types: config.Schema, limits: o.Limits,
-		timeout: o.Timeout, logger: o.Logger, loaders: r.withLoaders,
+		timeout: o.Timeout, logger: o.Logger, loaders: r.withLoaders, auth: o.Auth, upgrader: newUpgrader(),
+		streams: streams{limits: o.Streams, stop: map[*stopper]struct{}{}, callers: map[callerKey]int{}},
 	}
 	h.documents = newDocuments(h.types, &h.limits)
 	return h

@@ -4,7 +4,6 @@ import (
 	"context"
 	"slices"
 
-	"github.com/intervengine/webhooks/auth"
 	"github.com/intervengine/webhooks/catalogue"
 	"github.com/intervengine/webhooks/graph/generated"
 	"github.com/intervengine/webhooks/graph/model"
@@ -135,15 +134,4 @@ func eventMatcher(c *catalogue.Catalogue, eventTypes []string, filter, payloadQu
 		}
 		return data, true, nil
 	}, nil
-}
-
-// subscriptions counts the open subscriptions of each caller.
-type callerKey struct{ id, tenant string }
-
-func keyOf(p *auth.Principal) callerKey {
-	k := callerKey{id: p.ID}
-	if p.Tenant != nil {
-		k.tenant = *p.Tenant
-	}
-	return k
 }

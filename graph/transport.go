@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/gorilla/websocket"
+	"github.com/vektah/gqlparser/v2/ast"
 	"github.com/vektah/gqlparser/v2/gqlerror"
 
 	"github.com/intervengine/webhooks/auth"
@@ -30,6 +32,7 @@ type answer struct {
 	status int
 	errors gqlerror.List
 	data   json.RawMessage // nil: the request was not executed
+	events *prepared       // not nil: it is to be answered with server-sent events
 }
 
 // refuse answers a request that was not executed.
@@ -41,7 +44,14 @@ const statusByMediaType = 0
 
 // ServeHTTP answers one request.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if websocket.IsWebSocketUpgrade(r) {
+		h.serveWebSocket(w, r)
+		return
+	}
 	mediaType := negotiate(r.Header.Values("Accept"))
+	if _, only := wantsEvents(r.Header.Values("Accept")); only {
+		mediaType = typeGraphQL // graphql-sse: what is refused before it runs has a status that says so
+	}
 	ctx, cancel := context.WithTimeout(r.Context(), h.timeout)
 	defer cancel()
 	defer func() {
@@ -50,7 +60,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			h.write(w, mediaType, refuse(http.StatusInternalServerError, h.present(ctx, h.recovered(ctx, v))))
 		}
 	}()
-	h.write(w, mediaType, h.serve(ctx, w, r))
+	a := h.serve(ctx, w, r)
+	if a.events != nil {
+		h.serveEvents(w, r, a.events)
+		return
+	}
+	h.write(w, mediaType, a)
 }
 
 func (h *Handler) serve(ctx context.Context, w http.ResponseWriter, r *http.Request) answer {
@@ -78,7 +93,19 @@ func (h *Handler) serve(ctx context.Context, w http.ResponseWriter, r *http.Requ
 	if err != nil {
 		return refuse(http.StatusBadRequest, bodyError(err))
 	}
-	return h.answer(ctx, req, principal)
+	p, refused := h.prepare(ctx, req, principal)
+	if refused != nil {
+		return *refused
+	}
+	some, only := wantsEvents(r.Header.Values("Accept"))
+	switch follows := p.operation.Operation == ast.Subscription; {
+	case only, some && follows:
+		return answer{events: p}
+	case follows:
+		return refuse(statusByMediaType, newError(codeBadRequest,
+			"a subscription needs a stream: connect over WebSocket ("+subprotocol+"), or send Accept: "+typeEvents))
+	}
+	return h.execute(ctx, p)
 }
 
 // checkHeader refuses what is not a POST of JSON. A form, which another site's page could make a
