@@ -77,6 +77,7 @@ type App struct {
 	control    *control.Control
 	live       *live.Feed
 	worker     *worker.Worker
+	retention  *worker.Retention
 	reconciler *queue.Reconciler
 	replayer   *control.Replayer
 	graph      *graph.Handler
@@ -215,6 +216,9 @@ func (a *App) wire() (err error) {
 		if err != nil {
 			return fmt.Errorf("make worker: %w", err)
 		}
+		a.retention = worker.NewRetention(worker.RetentionOptions{
+			Store: a.store, Logger: a.logger, Keep: c.Retention, Interval: c.RetentionInterval,
+		})
 		a.replayer = control.NewReplayer(control.ReplayerOptions{
 			Store: a.store, Catalogue: a.intake.Catalogue, Queue: a.queue, Logger: a.logger,
 		})
@@ -261,6 +265,7 @@ func (a *App) start(ctx context.Context) (err error) {
 		a.lifecycle.onStop("queue server", func(context.Context) error { server.Stop(); return nil })
 		a.lifecycle.run("reconciler", a.reconciler.Run)
 		a.lifecycle.run("replays", a.replayer.Run)
+		a.lifecycle.run("retention", a.retention.Run)
 	}
 	a.intake.Start()
 	a.lifecycle.onStop("intake", a.intake.Stop)
