@@ -89,18 +89,28 @@ func (t task) ids() []string {
 	return ids
 }
 
-// tasksOf bundles what is due at now, in order, and makes a task of its own of each item that is
-// not. repair, unless empty, makes the ids of the bundles unlike any other: a task that was lost
-// halfway must not keep its successor out.
+// tasksOf bundles what is due at now, in order, and likewise what is due at the same later moment. repair,
+// unless empty, makes the ids of the bundles unlike any other: a task that was lost halfway must not
+// keep its successor out.
 func tasksOf(items []Item, now time.Time, repair string) []task {
 	tasks := make([]task, 0, len(items)/maxBundle+1)
 	due := make([]Item, 0, len(items))
+	later := map[time.Time]int{} // the task that is being filled, by when it is due
 	for _, it := range items {
-		if it.At.After(now) {
-			tasks = append(tasks, task{id: singleID(it, it.At), items: []Item{it}, at: it.At})
-		} else {
+		if !it.At.After(now) {
 			due = append(due, it)
+			continue
 		}
+		at := it.At.UTC().Round(0) // comparable
+		if n, ok := later[at]; ok && len(tasks[n].items) < maxBundle {
+			tasks[n].items = append(tasks[n].items, it)
+			continue
+		}
+		later[at] = len(tasks)
+		tasks = append(tasks, task{items: []Item{it}, at: it.At})
+	}
+	for n := range tasks {
+		tasks[n].id = bundleID(tasks[n].items, tasks[n].at)
 	}
 	for len(due) > 0 {
 		n := min(len(due), maxBundle)

@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"fmt"
+	"math/bits"
 	"math/rand/v2"
 	"runtime/debug"
 	"time"
@@ -84,7 +85,7 @@ func (w *Worker) attempt(c claim, place *place) (models.AttemptRecord, *models.R
 			w.opt.Logger.DebugContext(start, "rate limit not known, delivery waits", "delivery", c.DeliveryID, "error", err)
 			return models.AttemptRecord{}, w.held(c, heldByRate, spread(unlimitedRetry))
 		case !answer.granted:
-			return models.AttemptRecord{}, w.held(c, heldByRate, answer.wait)
+			return models.AttemptRecord{}, w.held(c, heldByRate, inGroups(answer.wait, r.rate))
 		case !w.limiter.begin(start, answer):
 			return models.AttemptRecord{}, w.held(c, heldByRate, shortestWait)
 		}
@@ -113,6 +114,16 @@ func (w *Worker) attempt(c claim, place *place) (models.AttemptRecord, *models.R
 // spread puts those that wait for the same reason apart.
 func spread(d time.Duration) time.Duration {
 	return d + rand.N(d) //nolint:gosec // spreading load, not guarding anything
+}
+
+// coarse rounds a wait up by an eighth at most, so that those that were given back together and wait
+// about as long come back in one task.
+func coarse(d time.Duration) time.Duration {
+	if d < 8*time.Millisecond {
+		return d
+	}
+	step := time.Duration(1) << (bits.Len64(uint64(d)) - 4)
+	return (d + step - 1) / step * step
 }
 
 // place is a delivery's place in the room.
@@ -184,12 +195,14 @@ func (w *Worker) held(c claim, why heldWhy, wait time.Duration) *models.Release 
 	reason := c.Waited
 	switch why {
 	case heldByCircuit:
+		release.After = coarse(release.After)
 		reason = models.ReasonCircuitOpen
 		release.Detail = "The circuit breaker is open: too many of the latest attempts failed. It tries again by itself."
 	case heldByRate:
 		reason = models.ReasonRateLimited
 		release.Detail = "Waits for its turn: the webhook's rate limit is reached."
 	case heldByShare:
+		release.After = coarse(release.After)
 		release.Detail = "Waits for its turn: the webhook has as many attempts under way as it may have."
 	case heldByFault, heldBack:
 	}

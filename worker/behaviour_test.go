@@ -2,6 +2,7 @@ package worker_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -137,7 +138,7 @@ func TestReceiverBehaviours(t *testing.T) {
 				t.Parallel()
 				options := b.options
 				if b.answer != nil {
-					options = append(options[:len(options):len(options)], receivertest.Default(b.answer))
+					options = append(slices.Clip(options), receivertest.Default(b.answer))
 				}
 				receiver := receivertest.New(t, options...)
 				url := receiver.URL()
@@ -147,7 +148,7 @@ func TestReceiverBehaviours(t *testing.T) {
 				w, secret := s.webhook(t, url, func(w *models.Webhook) {
 					w.RetrySchedule = &models.Schedule{20 * time.Millisecond}
 					if b.timeout > 0 {
-						w.Timeout = ptr(models.Millis(b.timeout))
+						w.Timeout = new(models.Millis(b.timeout))
 					}
 				})
 				receiver.Secret(secret)

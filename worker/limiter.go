@@ -52,6 +52,9 @@ const (
 	slowFor = 10 * time.Second
 	// longestSlow bounds by how much.
 	longestSlow = 5 * time.Second
+	// groupSize is how many come back together; those for less than shortestGroup need not.
+	groupSize     = 32
+	shortestGroup = 100 * time.Millisecond
 
 	rateKeys = "webhooks:{rate}:"
 	rateBorn = rateKeys + "born"
@@ -120,11 +123,16 @@ local answers = {}
 local started, planned = false, back > now
 for i = 1, olds + news do
   local returning = i <= olds
-  local open = math.max(now, born + window)
-  if length >= rate then
-    open = math.max(open, tonumber(redis.call("LINDEX", KEYS[1], length - rate)) + window)
+  local ended = back + slack <= now
+  local mayStart = returning or ended or turn + forfeit <= now
+  local open = now
+  if mayStart then
+    open = math.max(now, born + window)
+    if length >= rate then
+      open = math.max(open, tonumber(redis.call("LINDEX", KEYS[1], length - rate)) + window)
+    end
   end
-  if open <= now + ahead and (returning or back + slack <= now or turn + forfeit <= now) then
+  if mayStart and open <= now + ahead then
     last = math.max(last, open + margin)
     redis.call("RPUSH", KEYS[1], text(last))
     length, started = length + 1, true
@@ -136,8 +144,8 @@ for i = 1, olds + news do
       front = math.max(front + step, open, now + 1000)
       come = front
     else
-      if back + slack <= now then
-        turn = math.max(open, now)
+      if ended then
+        turn = open
       end
       back = math.max(back + step, open, now + 1000)
       come = back
@@ -275,6 +283,16 @@ func (l *limiter) begin(ctx context.Context, a rateAnswer) bool {
 	}
 	l.lag.Store(int64(lag))
 	return time.Since(a.asked) <= a.wait+a.margin
+}
+
+// inGroups makes a long wait shorter, so that about groupSize deliveries come back together, in one
+// task, and are told their own times then: a backlog of thousands is a few hundred tasks.
+func inGroups(wait time.Duration, rate int) time.Duration {
+	group := groupSize * time.Second / time.Duration(rate)
+	if group < shortestGroup || wait < 2*group {
+		return wait
+	}
+	return wait / group * group
 }
 
 // reportSlow tells all workers that a connection to the webhook took long to make: its request

@@ -68,7 +68,7 @@ func TestLimiter_NoSecondHoldsMore(t *testing.T) {
 								arrived.add()
 								return
 							}
-							time.Sleep(a.wait + lateness) // on its way through the queue
+							time.Sleep(inGroups(a.wait, test.rate) + lateness) // on its way through the queue
 						}
 					})
 				}
@@ -79,8 +79,9 @@ func TestLimiter_NoSecondHoldsMore(t *testing.T) {
 				ideal := time.Duration(test.deliveries) * time.Second / time.Duration(test.rate)
 				took := time.Since(began)
 				assert.Less(t, took, ideal*13/10+5*time.Second)
-				// And nobody is claimed over and over: once to learn its time, once at it.
-				assert.Less(t, float64(asks.Load())/float64(test.deliveries), 2.6)
+				// And nobody is claimed over and over: once to learn its group's time, once to learn its
+				// own, once at it.
+				assert.Less(t, float64(asks.Load())/float64(test.deliveries), 3.5)
 				for _, l := range limiters {
 					require.NoError(t, l.asks.Stop(t.Context()))
 				}

@@ -40,7 +40,6 @@ func (w *Worker) write(ctx context.Context, record models.AttemptRecord) {
 		recorded, err := w.recorder.Do(ctx, record)
 		switch {
 		case err == nil:
-			w.after(recorded)
 			if record.Effect == models.EffectGone && recorded.Applied {
 				w.health.kick()
 			}
@@ -61,10 +60,9 @@ func (w *Worker) write(ctx context.Context, record models.AttemptRecord) {
 func (w *Worker) giveBack(ctx context.Context, release models.Release) {
 	refused := 0
 	w.insist(ctx, "claim not given back yet", release.DeliveryID, func() (bool, error) {
-		recorded, err := w.releaser.Do(ctx, release)
+		_, err := w.releaser.Do(ctx, release)
 		switch {
 		case err == nil:
-			w.after(recorded)
 			return true, nil
 		case transient(err):
 			return false, err
@@ -99,12 +97,26 @@ func (w *Worker) insist(ctx context.Context, message, deliveryID string, do func
 
 // record is the recorder's flush: one transaction for the outcomes of many attempts.
 func (w *Worker) record(ctx context.Context, records []models.AttemptRecord) ([]batchResult, error) {
-	return oneBad(records, func(some []models.AttemptRecord) ([]models.Recorded, error) { return w.opt.Store.Record(ctx, some) })
+	return w.enqueued(oneBad(records, func(some []models.AttemptRecord) ([]models.Recorded, error) { return w.opt.Store.Record(ctx, some) }))
 }
 
 // release is the releaser's flush.
 func (w *Worker) release(ctx context.Context, releases []models.Release) ([]batchResult, error) {
-	return oneBad(releases, func(some []models.Release) ([]models.Recorded, error) { return w.opt.Store.Release(ctx, some) })
+	return w.enqueued(oneBad(releases, func(some []models.Release) ([]models.Recorded, error) { return w.opt.Store.Release(ctx, some) }))
+}
+
+// enqueued puts the next attempts of a flush on the queue, together: those that are due at the same
+// moment share a task.
+func (w *Worker) enqueued(results []batchResult, err error) ([]batchResult, error) {
+	var items []queue.Item
+	for _, result := range results {
+		r := result.Value
+		if r.Applied && r.NextAttemptAt != nil && (r.Status == models.DeliveryPending || r.Status == models.DeliveryRetrying) {
+			items = append(items, queue.Item{DeliveryID: r.DeliveryID, Attempt: r.AttemptCount, At: *r.NextAttemptAt})
+		}
+	}
+	w.opt.Queue.EnqueueAsync(items)
+	return results, err
 }
 
 // oneBad writes all at once, and each by itself where the database refuses them together: one that
@@ -137,12 +149,4 @@ func oneBad[T any](items []T, write func([]T) ([]models.Recorded, error)) ([]bat
 		results[n].Value = recorded[0]
 	}
 	return results, nil
-}
-
-// after puts the next attempt on the queue, where there is one.
-func (w *Worker) after(r models.Recorded) {
-	if !r.Applied || r.NextAttemptAt == nil || r.Status != models.DeliveryPending && r.Status != models.DeliveryRetrying {
-		return
-	}
-	w.opt.Queue.EnqueueAsync([]queue.Item{{DeliveryID: r.DeliveryID, Attempt: r.AttemptCount, At: *r.NextAttemptAt}})
 }

@@ -135,7 +135,9 @@ type process struct {
 	s       *stack
 	metrics *prometheus.Registry
 	client  *egress.Client
-	stop    func() // once; the test's end does it too
+
+	concurrency int
+	stop        func() // once; the test's end does it too
 }
 
 // bare starts a worker that nothing feeds: tests call its Handle. roots are the authorities that it
@@ -159,6 +161,7 @@ func (s *stack) bare(t testing.TB, roots *x509.CertPool, change ...func(*worker.
 	for _, c := range change {
 		c(&options)
 	}
+	p.concurrency = options.Concurrency
 	var err error
 	p.Worker, err = worker.New(options)
 	require.NoError(t, err)
@@ -192,7 +195,8 @@ func (s *stack) start(t testing.TB, change ...func(*worker.Options)) *process {
 	t.Helper()
 	p := s.bare(t, nil, change...)
 	server := queue.NewServer(s.queue, queue.ServerOptions{
-		Concurrency: 128, Handler: p.Handle, Logger: s.logger(), ShutdownTimeout: 2 * time.Second,
+		// As app does.
+		Concurrency: p.concurrency + 64, Handler: p.Handle, Logger: s.logger(), ShutdownTimeout: 2 * time.Second,
 	})
 	require.NoError(t, server.Start())
 	reconciler := queue.NewReconciler(s.queue, s.store, queue.ReconcilerOptions{Interval: time.Second, Logger: s.logger()})
