@@ -163,7 +163,7 @@ func TestFault17_ConnectionsExhausted(t *testing.T) {
 func pids(connections []*pgx.Conn) []int32 {
 	out := make([]int32, len(connections))
 	for n, c := range connections {
-		out[n] = int32(c.PgConn().PID()) //nolint:gosec // a process id
+		out[n] = int32(c.PgConn().PID())
 	}
 	return out
 }

@@ -175,22 +175,22 @@ func TestFault26_RedisOutOfMemory(t *testing.T) {
 	}
 }
 
-func TestFault27_RedisReadOnlyAndWrongTypes(t *testing.T) {
+func TestFault27_RedisReadOnlyAndWrongTypes(t *testing.T) { //nolint:tparallel // one after the other, in one world
 	t.Parallel()
 	w := newWorld(t, plan{stack: apptest.Production})
 	client := w.client()
 	l := w.emit(20)
 	w.accept(20)
 	began := time.Now()
-	t.Run("a replica", func(t *testing.T) { //nolint:paralleltest // one after the other, in one world
-		require.NoError(t, client.SlaveOf(t.Context(), "127.0.0.1", "1").Err())
+	t.Run("a replica", func(t *testing.T) {
+		require.NoError(t, client.ReplicaOf(t.Context(), "127.0.0.1", "1").Err())
 		w.pass(either(3*time.Second, 30*time.Second))
 		code, body := get(t, w.api().URL+"/readyz", nil)
 		require.Equal(t, http.StatusOK, code, "emits are served")
 		require.Contains(t, body, `"status":"degraded"`)
-		require.NoError(t, client.SlaveOf(t.Context(), "NO", "ONE").Err())
+		require.NoError(t, client.ReplicaOf(t.Context(), "NO", "ONE").Err())
 	})
-	t.Run("a key of another type", func(t *testing.T) { //nolint:paralleltest // as above
+	t.Run("a key of another type", func(t *testing.T) {
 		pending := "asynq:{deliveries}:pending"
 		require.NoError(t, client.Set(t.Context(), pending, "not a list", 0).Err())
 		w.pass(either(3*time.Second, 30*time.Second))

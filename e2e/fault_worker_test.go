@@ -129,18 +129,18 @@ func TestFault05_EverythingKilledAtOnce(t *testing.T) {
 
 func TestFault07_SIGTERM(t *testing.T) {
 	t.Parallel()
-	for name, end := range map[string]func(t *testing.T, p *process) (graceful bool){
-		"once": func(t *testing.T, p *process) bool {
+	for name, end := range map[string]func(p *process) (graceful bool){
+		"once": func(p *process) bool {
 			p.stop()
 			return true
 		},
-		"twice": func(t *testing.T, p *process) bool {
+		"twice": func(p *process) bool {
 			p.signal(syscall.SIGTERM)
 			p.signal(syscall.SIGTERM)
 			p.wait()
 			return false
 		},
-		"and SIGKILL": func(t *testing.T, p *process) bool {
+		"and SIGKILL": func(p *process) bool {
 			p.signal(syscall.SIGTERM)
 			select {
 			case <-p.done:
@@ -159,7 +159,7 @@ func TestFault07_SIGTERM(t *testing.T) {
 				for n := range either(2, 50) {
 					w.accept(10)
 					senders := w.senders()
-					graceful = end(t, senders[n%len(senders)])
+					graceful = end(senders[n%len(senders)])
 					w.restartSenders()
 				}
 				l.end(t)
