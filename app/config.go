@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -150,10 +151,8 @@ func checkURL(raw string, schemes ...string) error {
 	if err != nil {
 		return errors.New("is not a URL")
 	}
-	for _, s := range schemes {
-		if u.Scheme == s {
-			return nil
-		}
+	if slices.Contains(schemes, u.Scheme) {
+		return nil
 	}
 	return fmt.Errorf("must begin with %s://", strings.Join(schemes, ":// or "))
 }
@@ -329,12 +328,7 @@ func (f field) show() string {
 }
 
 func contains(list []string, s string) bool {
-	for _, x := range list {
-		if x == s {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(list, s)
 }
 
 // Environment is os.LookupEnv, named so that callers say where the configuration comes from.

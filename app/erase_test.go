@@ -1,6 +1,7 @@
 package app_test
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -28,8 +29,10 @@ func TestH6_EraseEvent(t *testing.T) {
 		s := apptest.Start(t, stack, map[string]string{"RETRY_SCHEDULE": "1h"})
 		shaping := receivertest.New(t, receivertest.Default(receivertest.Reply(200, "seen: Ada")))
 		failing := receivertest.New(t, receivertest.Default(receivertest.Reply(500, "cannot store Ada")))
-		create(t, s.Client, shaping.URL(), map[string]any{"eventTypes": []string{"participant.created"},
-			"payloadQuery": "subscription { event { ... on ParticipantCreated { participant { name } } } }"})
+		create(t, s.Client, shaping.URL(), map[string]any{
+			"eventTypes":   []string{"participant.created"},
+			"payloadQuery": "subscription { event { ... on ParticipantCreated { participant { name } } } }",
+		})
 		create(t, s.Client, failing.URL(), nil)
 		id := emit(t, s.Client, "participant.created", `{"participant":{"id":"p1","name":"Ada"}}`)
 		shaping.Wait(t, 1)
@@ -46,11 +49,13 @@ func TestH6_EraseEvent(t *testing.T) {
 					got[status]--
 				}
 				text := ""
+				var textSb49 strings.Builder
 				for status, n := range got {
 					if n != 0 {
-						text += " " + status
+						textSb49.WriteString(" " + status)
 					}
 				}
+				text += textSb49.String()
 				return text == "", text
 			})
 			return list

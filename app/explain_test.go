@@ -2,6 +2,7 @@ package app_test
 
 import (
 	"encoding/json"
+	"maps"
 	"slices"
 	"testing"
 
@@ -31,9 +32,7 @@ type explanations struct {
 func explain(t testing.TB, api *apptest.Client, id string, arguments map[string]any) explanations {
 	t.Helper()
 	variables := map[string]any{"id": id}
-	for name, v := range arguments {
-		variables[name] = v
-	}
+	maps.Copy(variables, arguments)
 	var out struct {
 		Event struct{ Explain explanations }
 	}

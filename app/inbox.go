@@ -209,8 +209,12 @@ var inboxPage = template.Must(template.New("inbox").Parse(`<!doctype html>
 func (b *Inbox) page(w http.ResponseWriter) {
 	type choice struct{ Value, Label string }
 	answers := []choice{
-		{"200", "200 OK"}, {"500", "500 server error: it is retried"}, {"410", "410 gone: the webhook is disabled"},
-		{"429", "429 with Retry-After: 2"}, {"302", "302: not followed"}, {answerHang, "nothing: hang until the timeout"},
+		{"200", "200 OK"},
+		{"500", "500 server error: it is retried"},
+		{"410", "410 gone: the webhook is disabled"},
+		{"429", "429 with Retry-After: 2"},
+		{"302", "302: not followed"},
+		{answerHang, "nothing: hang until the timeout"},
 	}
 	b.mu.Lock()
 	answer := b.answer

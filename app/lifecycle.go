@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 )
 
@@ -63,10 +64,10 @@ func (l *lifecycle) stop(ctx context.Context) error {
 	l.stops = nil
 	l.mu.Unlock()
 	var all error
-	for n := len(stops) - 1; n >= 0; n-- {
-		if err := stops[n].stop(ctx); err != nil {
-			l.logger.WarnContext(ctx, "part did not stop cleanly", "part", stops[n].name, "error", err)
-			all = errors.Join(all, fmt.Errorf("stop %s: %w", stops[n].name, err))
+	for _, stop := range slices.Backward(stops) {
+		if err := stop.stop(ctx); err != nil {
+			l.logger.WarnContext(ctx, "part did not stop cleanly", "part", stop.name, "error", err)
+			all = errors.Join(all, fmt.Errorf("stop %s: %w", stop.name, err))
 		}
 	}
 	return all

@@ -2,6 +2,7 @@ package app_test
 
 import (
 	"encoding/json"
+	"maps"
 	"net/http"
 	"os/exec"
 	"strconv"
@@ -118,7 +119,7 @@ func TestF3_CurlSendsThePreview(t *testing.T) {
 		"eventType": "message.sent", "data": json.RawMessage(`{"text":"it's 1.10 € \\ $HOME"}`),
 	}})
 	require.Empty(t, receiver.Requests(), "nothing is sent")
-	command := exec.CommandContext(t.Context(), "sh", "-c", strings.Replace(*shown.Curl, "curl ", curl+" --silent --show-error --noproxy '*' ", 1)) //nolint:gosec // what the server shows
+	command := exec.CommandContext(t.Context(), "sh", "-c", strings.Replace(*shown.Curl, "curl ", curl+" --silent --show-error --noproxy '*' ", 1))
 	out, err := command.CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	sent := receiver.Wait(t, 1)[0]
@@ -136,9 +137,7 @@ func TestF3_Preview(t *testing.T) {
 		id := emit(t, acme, "participant.created", `{"participant":{"id":"p2"}}`)
 		draft := func(more map[string]any) map[string]any {
 			input := map[string]any{"name": "draft", "targetUrl": receiver.URL(), "eventTypes": []string{"*"}}
-			for name, v := range more {
-				input[name] = v
-			}
+			maps.Copy(input, more)
 			return input
 		}
 		event := map[string]any{"eventType": "participant.created", "data": json.RawMessage(`{"participant":{"id":"p1"}}`)}

@@ -3,7 +3,9 @@ package app_test
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -36,9 +38,7 @@ type replayed struct {
 func replayDeliveries(t testing.TB, api *apptest.Client, webhookID string, dryRun bool, more map[string]any) replayed {
 	t.Helper()
 	input := map[string]any{"webhookId": webhookID, "since": time.Now().Add(-time.Hour).Truncate(time.Hour)}
-	for name, v := range more {
-		input[name] = v
-	}
+	maps.Copy(input, more)
 	var out struct{ ReplayDeliveries replayed }
 	api.Query(t, `mutation($input: ReplayInput!, $dryRun: Boolean!) { replayDeliveries(input: $input, dryRun: $dryRun) {
 		replay { `+replayFields+` } count userErrors { code message field } } }`, map[string]any{"input": input, "dryRun": dryRun}, &out)
@@ -201,7 +201,7 @@ func TestH3_CancelReplay(t *testing.T) {
 			s.Query(t, `query($id: ID!) { deliveries(first: 100, filter: {webhookId: $id, statuses: [HELD]}) { nodes { id trigger } } }`, map[string]any{"id": id}, &out)
 			return len(out.Deliveries.Nodes)
 		}
-		apptest.Eventually(t, func() (bool, string) { n := held(); return n == 100, fmt.Sprint(n) })
+		apptest.Eventually(t, func() (bool, string) { n := held(); return n == 100, strconv.Itoa(n) })
 
 		const cancelReplay = `mutation($id: ID!) { cancelReplay(id: $id) { replay { ` + replayFields + ` } userErrors { code message field } } }`
 		var out struct{ CancelReplay replayed }

@@ -28,7 +28,7 @@ func OpenKeyring(c *Config) (*signing.Keyring, error) {
 		return keyring, nil
 	}
 	file := filepath.Join(c.DataDir, masterKeyFile)
-	text, err := os.ReadFile(file) //nolint:gosec // the operator's own folder
+	text, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return createMasterKey(file)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -88,12 +89,12 @@ func freePort(ctx context.Context, config *app.Config) (taken string, err error)
 	if err != nil {
 		return "", err
 	}
-	number, err := net.LookupPort("tcp", port)
+	number, err := net.DefaultResolver.LookupPort(ctx, "tcp", port)
 	if err != nil {
 		return "", &app.ConfigError{Problems: []string{fmt.Sprintf("LISTEN_ADDR: %q is not a port", port)}}
 	}
 	for n := range portsTried {
-		addr := net.JoinHostPort(host, fmt.Sprint(number+n))
+		addr := net.JoinHostPort(host, strconv.Itoa(number+n))
 		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
 		if err != nil {
 			continue

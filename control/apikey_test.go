@@ -20,7 +20,7 @@ func TestAPIKeys(t *testing.T) {
 		require.NoError(t, err)
 		expires := time.Now().Add(time.Hour)
 		row, key, err := f.CreateAPIKey(t.Context(), f.platform, control.APIKeyInput{
-			Name: "CRM", Tenant: ptr("acme"), Scopes: []models.Scope{"READ", "EMIT"}, ExpiresAt: &expires,
+			Name: "CRM", Tenant: new("acme"), Scopes: []models.Scope{"READ", "EMIT"}, ExpiresAt: &expires,
 		})
 		require.NoError(t, err)
 		require.True(t, strings.HasPrefix(key, row.Prefix))
@@ -66,11 +66,11 @@ func TestBadAPIKeys(t *testing.T) {
 			"no scopes":           {control.APIKeyInput{Name: "k"}, []found{{"REQUIRED", "input.scopes"}}},
 			"scope twice":         {control.APIKeyInput{Name: "k", Scopes: []models.Scope{"READ", "READ"}}, []found{{"INVALID", "input.scopes.1"}}},
 			"unknown scope":       {control.APIKeyInput{Name: "k", Scopes: []models.Scope{"ROOT"}}, []found{{"INVALID", "input.scopes.0"}}},
-			"ADMIN with a tenant": {control.APIKeyInput{Name: "k", Tenant: ptr("acme"), Scopes: []models.Scope{"READ", "ADMIN"}}, []found{{"INVALID", "input.scopes.1"}}},
-			"empty tenant":        {control.APIKeyInput{Name: "k", Tenant: ptr(""), Scopes: read}, []found{{"INVALID", "input.tenant"}}},
-			"expired already":     {control.APIKeyInput{Name: "k", Scopes: read, ExpiresAt: ptr(time.Now())}, []found{{"INVALID", "input.expiresAt"}}},
+			"ADMIN with a tenant": {control.APIKeyInput{Name: "k", Tenant: new("acme"), Scopes: []models.Scope{"READ", "ADMIN"}}, []found{{"INVALID", "input.scopes.1"}}},
+			"empty tenant":        {control.APIKeyInput{Name: "k", Tenant: new(""), Scopes: read}, []found{{"INVALID", "input.tenant"}}},
+			"expired already":     {control.APIKeyInput{Name: "k", Scopes: read, ExpiresAt: new(time.Now())}, []found{{"INVALID", "input.expiresAt"}}},
 			"all at once": {
-				control.APIKeyInput{Tenant: ptr("a\nb"), ExpiresAt: ptr(time.Time{})},
+				control.APIKeyInput{Tenant: new("a\nb"), ExpiresAt: new(time.Time{})},
 				[]found{{"REQUIRED", "input.name"}, {"REQUIRED", "input.scopes"}, {"INVALID", "input.tenant"}, {"INVALID", "input.expiresAt"}},
 			},
 		}
@@ -88,11 +88,11 @@ func TestBadAPIKeys(t *testing.T) {
 		requireProblems(t, err, found{"NOT_FOUND", "id"})
 		_, err = f.RevokeAPIKey(t.Context(), f.platform, "nonsense")
 		requireProblems(t, err, found{"NOT_FOUND", "id"})
-		row, _, err := f.CreateAPIKey(t.Context(), f.platform, control.APIKeyInput{Name: "k", Tenant: ptr("acme"), Scopes: read})
+		row, _, err := f.CreateAPIKey(t.Context(), f.platform, control.APIKeyInput{Name: "k", Tenant: new("acme"), Scopes: read})
 		require.NoError(t, err)
 		_, err = f.RevokeAPIKey(t.Context(), f.other, row.ID)
 		requireProblems(t, err, found{"NOT_FOUND", "id"})
-		_, _, err = f.CreateAPIKey(t.Context(), f.acme, control.APIKeyInput{Name: "k", Tenant: ptr("other"), Scopes: read})
+		_, _, err = f.CreateAPIKey(t.Context(), f.acme, control.APIKeyInput{Name: "k", Tenant: new("other"), Scopes: read})
 		require.ErrorIs(t, err, auth.ErrForbiddenTenant)
 		made, _, err := f.CreateAPIKey(t.Context(), f.acme, control.APIKeyInput{Name: "k", Scopes: read})
 		require.NoError(t, err)

@@ -80,7 +80,7 @@ func (c *Control) TestWebhook(ctx context.Context, p *auth.Principal, id string,
 	if w.Status != models.WebhookActive {
 		check.add(models.CodeNotAllowedNow, []string{"id"}, "the webhook is %s; resume it first", w.Status)
 	}
-	name := ""
+	var name string
 	if eventType != nil {
 		name = *eventType
 	} else if name = firstSubscribed(known, w.EventTypes); name == "" {

@@ -39,7 +39,7 @@ func TestUpsertEventType(t *testing.T) {
 		}, false, false)
 		require.NoError(t, err)
 		require.Equal(t, made.EventType.ID, changed.EventType.ID)
-		require.Equal(t, orderSchema, *changed.EventType.Schema, "absent stays")
+		require.JSONEq(t, orderSchema, *changed.EventType.Schema, "absent stays")
 		require.Nil(t, changed.EventType.Example)
 		require.True(t, changed.EventType.Strict)
 
@@ -85,10 +85,10 @@ func TestBreakingChangeNeedsForce(t *testing.T) {
 		_, err := f.UpsertEventType(t.Context(), f.platform, in, false, false)
 		require.NoError(t, err)
 		broken := f.create(t, func(in *control.WebhookInput) {
-			in.EventTypes, in.Filter = []string{"order.placed"}, ptr("data.total > 10")
+			in.EventTypes, in.Filter = []string{"order.placed"}, new("data.total > 10")
 		})
 		f.create(t, func(in *control.WebhookInput) {
-			in.EventTypes, in.Filter = []string{"order.placed"}, ptr(`data.note == "x"`)
+			in.EventTypes, in.Filter = []string{"order.placed"}, new(`data.note == "x"`)
 		})
 
 		in.Schema = set(otherSchema)
@@ -105,7 +105,7 @@ func TestBreakingChangeNeedsForce(t *testing.T) {
 		forced, err := f.UpsertEventType(t.Context(), f.platform, in, false, true)
 		require.NoError(t, err)
 		require.Equal(t, 1, forced.BrokenCount)
-		require.Equal(t, otherSchema, *forced.EventType.Schema)
+		require.JSONEq(t, otherSchema, *forced.EventType.Schema)
 
 		_, err = f.UpdateWebhook(t.Context(), f.acme, broken.ID, control.WebhookChange{Name: set("renamed")}, nil)
 		require.NoError(t, err, "a webhook that the catalogue left behind can still be renamed")

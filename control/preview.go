@@ -92,8 +92,7 @@ func (k *checker) exactlyOne(a string, hasA bool, b string, hasB bool) {
 
 // collect keeps the problems of err; what remains is a fault.
 func (k *checker) collect(err error) error {
-	var problems models.Problems
-	if errors.As(err, &problems) {
+	if problems, ok := errors.AsType[models.Problems](err); ok {
 		k.problems = append(k.problems, problems...)
 		return nil
 	}
@@ -143,8 +142,7 @@ func (c *Control) signer(w *models.Webhook) (*signing.Signer, error) {
 func (c *Control) previewEvent(ctx context.Context, p *auth.Principal, in PreviewInput) (models.Event, error) {
 	if in.EventID == nil {
 		event, err := in.Draft(ctx)
-		var problems models.Problems
-		if errors.As(err, &problems) {
+		if problems, ok := errors.AsType[models.Problems](err); ok {
 			check := checker{prefix: []string{"input", "event"}}
 			check.adopt(problems)
 			return event, check.problems

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/intervengine/webhooks/models"
 	"github.com/intervengine/webhooks/signing"
@@ -37,13 +38,15 @@ type ResealError struct{ Summary ResealSummary }
 
 func (e *ResealError) Error() string {
 	text := fmt.Sprintf("secrets of %d webhooks could not be opened and stay as they are", e.Summary.Failed)
+	var textSb40 strings.Builder
 	for i, id := range e.Summary.UnknownKeys {
 		if i == 0 {
-			text += "; SECRETS_KEY lacks the master key " + id
+			textSb40.WriteString("; SECRETS_KEY lacks the master key " + id)
 			continue
 		}
-		text += ", " + id
+		textSb40.WriteString(", " + id)
 	}
+	text += textSb40.String()
 	return text
 }
 

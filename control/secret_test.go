@@ -21,7 +21,7 @@ func TestRotation(t *testing.T) {
 		w, first, err := f.CreateWebhook(t.Context(), f.acme, input(nil))
 		require.NoError(t, err)
 		before := time.Now()
-		w, second, err := f.RotateWebhookSecretKey(t.Context(), f.acme, w.ID, "PT24H", ptr(1))
+		w, second, err := f.RotateWebhookSecretKey(t.Context(), f.acme, w.ID, "PT24H", new(1))
 		require.NoError(t, err)
 		require.NotEqual(t, first, second)
 		require.Equal(t, 2, w.Version)
@@ -46,7 +46,7 @@ func TestRotation(t *testing.T) {
 			requireProblems(t, err, found{"INVALID", "overlap"})
 			require.Empty(t, key)
 		}
-		_, _, err = f.RotateWebhookSecretKey(t.Context(), f.acme, w.ID, "x", ptr(1))
+		_, _, err = f.RotateWebhookSecretKey(t.Context(), f.acme, w.ID, "x", new(1))
 		requireProblems(t, err, found{"INVALID", "overlap"}, found{"CONFLICT", "expectedVersion"})
 		stored, err := f.store.WebhookByID(t.Context(), w.ID)
 		require.NoError(t, err)
@@ -73,20 +73,21 @@ func TestHeaders(t *testing.T) {
 	each(t, func(t *testing.T, f *fixture) {
 		w := f.create(t, func(in *control.WebhookInput) {
 			in.Headers = []control.HeaderInput{
-				{"Authorization", ptr("Bearer secret-1")}, {"X-Region", ptr("eu")}, {"X-Api-Key", ptr("secret-2")},
+				{"Authorization", new("Bearer secret-1")}, {"X-Region", new("eu")}, {"X-Api-Key", new("secret-2")},
 			}
 		})
 		shown, err := f.Headers(t.Context(), w)
 		require.NoError(t, err)
 		require.Equal(t, []models.Header{
-			{Name: "Authorization", Value: "********", Masked: true}, {Name: "X-Region", Value: "eu"},
+			{Name: "Authorization", Value: "********", Masked: true},
+			{Name: "X-Region", Value: "eu"},
 			{Name: "X-Api-Key", Value: "********", Masked: true},
 		}, shown)
 
 		update := func(headers ...control.HeaderInput) (models.Webhook, error) {
 			return f.UpdateWebhook(t.Context(), f.acme, w.ID, control.WebhookChange{Headers: set(headers)}, nil)
 		}
-		w, err = update(control.HeaderInput{"authorization", nil}, control.HeaderInput{"X-Region", ptr("us")}, control.HeaderInput{"X-New", ptr("")})
+		w, err = update(control.HeaderInput{"authorization", nil}, control.HeaderInput{"X-Region", new("us")}, control.HeaderInput{"X-New", new("")})
 		require.NoError(t, err)
 		text, err := f.keyring.Open(w.SealedHeaders, w.ID+"/headers")
 		require.NoError(t, err)
@@ -95,7 +96,7 @@ func TestHeaders(t *testing.T) {
 		_, err = f.keyring.Open(w.SealedHeaders, w.ID)
 		require.Error(t, err, "headers do not open as a key")
 
-		_, err = update(control.HeaderInput{"authorization", ptr("********")}, control.HeaderInput{"X-Api-Key", nil})
+		_, err = update(control.HeaderInput{"authorization", new("********")}, control.HeaderInput{"X-Api-Key", nil})
 		requireProblems(t, err, found{"INVALID", "input.headers.0.value"}, found{"REQUIRED", "input.headers.1.value"})
 		stored, err := f.store.WebhookByID(t.Context(), w.ID)
 		require.NoError(t, err)

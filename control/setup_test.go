@@ -60,8 +60,8 @@ func setup(t *testing.T, dsn string) *fixture {
 	f := &fixture{
 		store: store, dsn: dsn, keyring: keyring, queue: &recorder{}, tester: &tester{}, lookups: &resolver{},
 		platform: &auth.Principal{ID: "key_platform", Scopes: []models.Scope{models.ScopeAdmin}},
-		acme:     &auth.Principal{ID: "key_acme", Tenant: ptr("acme"), Scopes: manage},
-		other:    &auth.Principal{ID: "key_other", Tenant: ptr("other"), Scopes: manage},
+		acme:     &auth.Principal{ID: "key_acme", Tenant: new("acme"), Scopes: manage},
+		other:    &auth.Principal{ID: "key_other", Tenant: new("other"), Scopes: manage},
 	}
 	f.Control = control.New(control.Options{
 		Store: store, Keyring: keyring, Guard: egress.NewGuard(nil), Lookup: f.lookups.lookup, Queue: f.queue, Tester: f.tester,
@@ -176,7 +176,8 @@ func requireProblems(t *testing.T, err error, want ...found) models.Problems {
 	return problems
 }
 
-func ptr[T any](v T) *T { return &v }
+//go:fix inline
+func ptr[T any](v T) *T { return new(v) }
 
 func set[T any](v T) control.Field[T] { return control.Field[T]{Set: true, Value: &v} }
 

@@ -16,7 +16,7 @@ import (
 func (f *fixture) emit(t *testing.T, w models.Webhook, n int, change func(*models.NewEvent)) models.EventResult {
 	t.Helper()
 	event := models.NewEvent{Event: models.Event{
-		Tenant: w.Tenant, EventType: "participant.created", Data: ptr(`{"participant":{"id":"p1"}}`),
+		Tenant: w.Tenant, EventType: "participant.created", Data: new(`{"participant":{"id":"p1"}}`),
 		Timestamp: models.Instant(time.Now()), Matched: n,
 	}}
 	for range n {
@@ -169,7 +169,7 @@ func TestCancelAndRedeliver(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
 		w := f.create(t, nil)
-		result := f.emit(t, w, 3, func(e *models.NewEvent) { e.DeliverAt = ptr(models.Instant(time.Now().Add(time.Hour))) })
+		result := f.emit(t, w, 3, func(e *models.NewEvent) { e.DeliverAt = new(models.Instant(time.Now().Add(time.Hour))) })
 		one := result.Deliveries[0].ID
 		_, err := f.Redeliver(t.Context(), f.acme, one)
 		requireProblems(t, err, found{"NOT_ALLOWED_NOW", "deliveryId"})
@@ -222,18 +222,18 @@ func TestTestWebhook(t *testing.T) {
 		require.Equal(t, "message.sent", f.tester.eventType, "the first that it is subscribed to")
 		require.Contains(t, f.tester.data, `"message"`)
 
-		_, err = f.TestWebhook(t.Context(), f.acme, w.ID, ptr("participant.tags_added"), []byte(`{"x":1.10}`))
+		_, err = f.TestWebhook(t.Context(), f.acme, w.ID, new("participant.tags_added"), []byte(`{"x":1.10}`))
 		require.NoError(t, err)
 		require.Equal(t, "participant.tags_added", f.tester.eventType)
 		require.Equal(t, `{"x":1.10}`, f.tester.data)
 
-		_, err = f.TestWebhook(t.Context(), f.acme, w.ID, ptr("nope"), nil)
+		_, err = f.TestWebhook(t.Context(), f.acme, w.ID, new("nope"), nil)
 		requireProblems(t, err, found{"UNKNOWN_EVENT_TYPE", "eventType"})
-		_, err = f.TestWebhook(t.Context(), f.acme, w.ID, ptr(""), nil)
+		_, err = f.TestWebhook(t.Context(), f.acme, w.ID, new(""), nil)
 		requireProblems(t, err, found{"REQUIRED", "eventType"})
 		_, err = f.store.UpsertEventType(t.Context(), "bare.type", func(*models.EventType) error { return nil })
 		require.NoError(t, err)
-		_, err = f.TestWebhook(t.Context(), f.acme, w.ID, ptr("bare.type"), nil)
+		_, err = f.TestWebhook(t.Context(), f.acme, w.ID, new("bare.type"), nil)
 		requireProblems(t, err, found{"REQUIRED", "data"})
 
 		later := f.create(t, func(in *control.WebhookInput) { in.EventTypes = []string{"later.*"} })

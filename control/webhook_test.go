@@ -17,11 +17,11 @@ func TestCreateWebhook(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
 		w, key, err := f.CreateWebhook(t.Context(), f.acme, control.WebhookInput{
-			ExternalID: ptr("crm-1"), Name: "CRM Sync", TargetURL: "https://crm.example/hooks?x=1",
+			ExternalID: new("crm-1"), Name: "CRM Sync", TargetURL: "https://crm.example/hooks?x=1",
 			EventTypes: []string{"participant.created", "message.*"},
-			Filter:     ptr(`data.participant.email.endsWith("@example.com")`),
-			Headers:    []control.HeaderInput{{Name: "X-Region", Value: ptr("eu")}},
-			Timeout:    ptr("PT0.05S"), RetrySchedule: ptr([]string{"PT1S", "P7D"}), RateLimitPerSecond: ptr(5),
+			Filter:     new(`data.participant.email.endsWith("@example.com")`),
+			Headers:    []control.HeaderInput{{Name: "X-Region", Value: new("eu")}},
+			Timeout:    new("PT0.05S"), RetrySchedule: new([]string{"PT1S", "P7D"}), RateLimitPerSecond: new(5),
 		})
 		require.NoError(t, err)
 		require.Regexp(t, `^whsec_[A-Za-z0-9+/]{43}=$`, key)
@@ -54,7 +54,7 @@ func TestCreateWebhookDefaults(t *testing.T) {
 		require.Nil(t, w.RetrySchedule)
 		require.Nil(t, w.RateLimitPerSecond)
 		require.Empty(t, w.SealedHeaders)
-		w = f.create(t, func(in *control.WebhookInput) { in.RetrySchedule = ptr([]string{}) })
+		w = f.create(t, func(in *control.WebhookInput) { in.RetrySchedule = new([]string{}) })
 		require.Equal(t, models.Schedule{}, *w.RetrySchedule, "empty means no retries")
 		require.Equal(t, 15*time.Second, f.Defaults().Timeout)
 	})
@@ -117,9 +117,9 @@ func badInputs() map[string]struct {
 		"name with NUL":             {func(in *control.WebhookInput) { in.Name = "a\x00b" }, one("INVALID", "input.name")},
 		"name that turns round":     {func(in *control.WebhookInput) { in.Name = "a\u202eb" }, one("INVALID", "input.name")},
 		"name not UTF-8":            {func(in *control.WebhookInput) { in.Name = "a\xffb" }, one("INVALID", "input.name")},
-		"empty external id":         {func(in *control.WebhookInput) { in.ExternalID = ptr("") }, one("INVALID", "input.externalId")},
-		"long external id":          {func(in *control.WebhookInput) { in.ExternalID = ptr(strings.Repeat("x", 201)) }, one("TOO_LONG", "input.externalId")},
-		"external id with NUL":      {func(in *control.WebhookInput) { in.ExternalID = ptr("\x00") }, one("INVALID", "input.externalId")},
+		"empty external id":         {func(in *control.WebhookInput) { in.ExternalID = new("") }, one("INVALID", "input.externalId")},
+		"long external id":          {func(in *control.WebhookInput) { in.ExternalID = new(strings.Repeat("x", 201)) }, one("TOO_LONG", "input.externalId")},
+		"external id with NUL":      {func(in *control.WebhookInput) { in.ExternalID = new("\x00") }, one("INVALID", "input.externalId")},
 		"no URL":                    {url(""), one("REQUIRED", "input.targetUrl")},
 		"relative URL":              {url("/hooks"), one("INVALID", "input.targetUrl")},
 		"ftp":                       {url("ftp://crm.example/"), one("INVALID", "input.targetUrl")},
@@ -139,10 +139,10 @@ func badInputs() map[string]struct {
 		"empty event type":          {types(""), one("UNKNOWN_EVENT_TYPE", "input.eventTypes.0")},
 		"event type twice":          {types("*", "*"), one("INVALID", "input.eventTypes.1")},
 		"101 event types":           {types(many(101)...), one("TOO_LONG", "input.eventTypes")},
-		"filter with a typo":        {func(in *control.WebhookInput) { in.Filter = ptr(`data.x ==`) }, one("INVALID_FILTER", "input.filter")},
-		"long filter":               {func(in *control.WebhookInput) { in.Filter = ptr(strings.Repeat(" ", 4097)) }, one("TOO_LONG", "input.filter")},
-		"broken payload query":      {func(in *control.WebhookInput) { in.PayloadQuery = ptr(`subscription {`) }, one("INVALID_PAYLOAD_QUERY", "input.payloadQuery")},
-		"long payload query":        {func(in *control.WebhookInput) { in.PayloadQuery = ptr(strings.Repeat(" ", 16385)) }, one("TOO_LONG", "input.payloadQuery")},
+		"filter with a typo":        {func(in *control.WebhookInput) { in.Filter = new(`data.x ==`) }, one("INVALID_FILTER", "input.filter")},
+		"long filter":               {func(in *control.WebhookInput) { in.Filter = new(strings.Repeat(" ", 4097)) }, one("TOO_LONG", "input.filter")},
+		"broken payload query":      {func(in *control.WebhookInput) { in.PayloadQuery = new(`subscription {`) }, one("INVALID_PAYLOAD_QUERY", "input.payloadQuery")},
+		"long payload query":        {func(in *control.WebhookInput) { in.PayloadQuery = new(strings.Repeat(" ", 16385)) }, one("TOO_LONG", "input.payloadQuery")},
 		"reserved header":           {header("Webhook-Id", "x"), one("INVALID", "input.headers.0.name")},
 		"host header":               {header("HOST", "x"), one("INVALID", "input.headers.0.name")},
 		"content-type header":       {header("content-type", "x"), one("INVALID", "input.headers.0.name")},
@@ -156,7 +156,7 @@ func badInputs() map[string]struct {
 		"both parts of a header":    {header("host", "\n"), []found{{"INVALID", "input.headers.0.name"}, {"INVALID", "input.headers.0.value"}}},
 		"header without a value":    {func(in *control.WebhookInput) { in.Headers = []control.HeaderInput{{Name: "X-A"}} }, one("REQUIRED", "input.headers.0.value")},
 		"header twice": {func(in *control.WebhookInput) {
-			in.Headers = []control.HeaderInput{{"X-A", ptr("1")}, {"x-a", ptr("2")}}
+			in.Headers = []control.HeaderInput{{"X-A", new("1")}, {"x-a", new("2")}}
 		}, one("INVALID", "input.headers.1.name")},
 		"21 headers":                 {func(in *control.WebhookInput) { in.Headers = make([]control.HeaderInput, 21) }, one("TOO_LONG", "input.headers")},
 		"timeout in Go's form":       {timeout("15s"), one("INVALID", "input.timeout")},
@@ -165,28 +165,37 @@ func badInputs() map[string]struct {
 		"negative timeout":           {timeout("-PT1S"), one("INVALID", "input.timeout")},
 		"long timeout":               {timeout("PT60.001S"), one("INVALID", "input.timeout")},
 		"timeout below milliseconds": {timeout("PT0.0015S"), one("INVALID", "input.timeout")},
-		"zero step":                  {func(in *control.WebhookInput) { in.RetrySchedule = ptr([]string{"PT1S", "PT0S"}) }, one("INVALID", "input.retrySchedule.1")},
-		"step over a week":           {func(in *control.WebhookInput) { in.RetrySchedule = ptr([]string{"P8D"}) }, one("INVALID", "input.retrySchedule.0")},
-		"51 steps":                   {func(in *control.WebhookInput) { in.RetrySchedule = ptr(many(51)) }, one("TOO_LONG", "input.retrySchedule")},
-		"zero rate":                  {func(in *control.WebhookInput) { in.RateLimitPerSecond = ptr(0) }, one("INVALID", "input.rateLimitPerSecond")},
-		"negative rate":              {func(in *control.WebhookInput) { in.RateLimitPerSecond = ptr(-1) }, one("INVALID", "input.rateLimitPerSecond")},
-		"enormous rate":              {func(in *control.WebhookInput) { in.RateLimitPerSecond = ptr(1_000_001) }, one("INVALID", "input.rateLimitPerSecond")},
+		"zero step":                  {func(in *control.WebhookInput) { in.RetrySchedule = new([]string{"PT1S", "PT0S"}) }, one("INVALID", "input.retrySchedule.1")},
+		"step over a week":           {func(in *control.WebhookInput) { in.RetrySchedule = new([]string{"P8D"}) }, one("INVALID", "input.retrySchedule.0")},
+		"51 steps":                   {func(in *control.WebhookInput) { in.RetrySchedule = new(many(51)) }, one("TOO_LONG", "input.retrySchedule")},
+		"zero rate":                  {func(in *control.WebhookInput) { in.RateLimitPerSecond = new(0) }, one("INVALID", "input.rateLimitPerSecond")},
+		"negative rate":              {func(in *control.WebhookInput) { in.RateLimitPerSecond = new(-1) }, one("INVALID", "input.rateLimitPerSecond")},
+		"enormous rate":              {func(in *control.WebhookInput) { in.RateLimitPerSecond = new(1_000_001) }, one("INVALID", "input.rateLimitPerSecond")},
 		"unknown signing":            {func(in *control.WebhookInput) { in.Signing = "MD5" }, one("INVALID", "input.signing")},
-		"empty tenant":               {func(in *control.WebhookInput) { in.Tenant = ptr("") }, one("INVALID", "input.tenant")},
-		"long tenant":                {func(in *control.WebhookInput) { in.Tenant = ptr(strings.Repeat("t", 101)) }, one("INVALID", "input.tenant")},
-		"tenant with NUL":            {func(in *control.WebhookInput) { in.Tenant = ptr("a\x00") }, one("INVALID", "input.tenant")},
+		"empty tenant":               {func(in *control.WebhookInput) { in.Tenant = new("") }, one("INVALID", "input.tenant")},
+		"long tenant":                {func(in *control.WebhookInput) { in.Tenant = new(strings.Repeat("t", 101)) }, one("INVALID", "input.tenant")},
+		"tenant with NUL":            {func(in *control.WebhookInput) { in.Tenant = new("a\x00") }, one("INVALID", "input.tenant")},
 		"everything at once": {func(in *control.WebhookInput) {
 			*in = control.WebhookInput{
-				ExternalID: ptr(""), TargetURL: "http://10.0.0.1/", EventTypes: []string{"nope"}, Filter: ptr("(("), PayloadQuery: ptr("{"),
-				Headers: []control.HeaderInput{{"host", ptr("\n")}}, Timeout: ptr("x"), RetrySchedule: ptr([]string{"y", "z"}),
-				RateLimitPerSecond: ptr(0), Signing: "x", Tenant: ptr(""),
+				ExternalID: new(""), TargetURL: "http://10.0.0.1/", EventTypes: []string{"nope"}, Filter: new("(("), PayloadQuery: new("{"),
+				Headers: []control.HeaderInput{{"host", new("\n")}}, Timeout: new("x"), RetrySchedule: new([]string{"y", "z"}),
+				RateLimitPerSecond: new(0), Signing: "x", Tenant: new(""),
 			}
 		}, []found{
-			{"INVALID", "input.externalId"}, {"REQUIRED", "input.name"}, {"FORBIDDEN_TARGET", "input.targetUrl"},
-			{"UNKNOWN_EVENT_TYPE", "input.eventTypes.0"}, {"INVALID_FILTER", "input.filter"}, {"INVALID_PAYLOAD_QUERY", "input.payloadQuery"},
-			{"INVALID", "input.headers.0.name"}, {"INVALID", "input.headers.0.value"}, {"INVALID", "input.timeout"},
-			{"INVALID", "input.retrySchedule.0"}, {"INVALID", "input.retrySchedule.1"}, {"INVALID", "input.rateLimitPerSecond"},
-			{"INVALID", "input.signing"}, {"INVALID", "input.tenant"},
+			{"INVALID", "input.externalId"},
+			{"REQUIRED", "input.name"},
+			{"FORBIDDEN_TARGET", "input.targetUrl"},
+			{"UNKNOWN_EVENT_TYPE", "input.eventTypes.0"},
+			{"INVALID_FILTER", "input.filter"},
+			{"INVALID_PAYLOAD_QUERY", "input.payloadQuery"},
+			{"INVALID", "input.headers.0.name"},
+			{"INVALID", "input.headers.0.value"},
+			{"INVALID", "input.timeout"},
+			{"INVALID", "input.retrySchedule.0"},
+			{"INVALID", "input.retrySchedule.1"},
+			{"INVALID", "input.rateLimitPerSecond"},
+			{"INVALID", "input.signing"},
+			{"INVALID", "input.tenant"},
 		}},
 	}
 }
@@ -275,9 +284,9 @@ func TestUpdateWebhook(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
 		full := func(in *control.WebhookInput) {
-			in.ExternalID, in.Filter, in.Timeout = ptr("x"), ptr("true"), ptr("PT1S")
-			in.RetrySchedule, in.RateLimitPerSecond = ptr([]string{"PT1S"}), ptr(1)
-			in.Headers = []control.HeaderInput{{"X-A", ptr("1")}}
+			in.ExternalID, in.Filter, in.Timeout = new("x"), new("true"), new("PT1S")
+			in.RetrySchedule, in.RateLimitPerSecond = new([]string{"PT1S"}), new(1)
+			in.Headers = []control.HeaderInput{{"X-A", new("1")}}
 		}
 		w := f.create(t, full)
 		lookups := f.lookups.count
@@ -286,7 +295,7 @@ func TestUpdateWebhook(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, w, same, "absent fields keep their values")
 
-		renamed, err := f.UpdateWebhook(t.Context(), f.acme, w.ID, control.WebhookChange{Name: set("New"), TargetURL: set(w.TargetURL)}, ptr(1))
+		renamed, err := f.UpdateWebhook(t.Context(), f.acme, w.ID, control.WebhookChange{Name: set("New"), TargetURL: set(w.TargetURL)}, new(1))
 		require.NoError(t, err)
 		require.Equal(t, 2, renamed.Version)
 		require.Equal(t, lookups, f.lookups.count, "a URL that stays is not looked up again")
@@ -298,7 +307,7 @@ func TestUpdateWebhook(t *testing.T) {
 		cleared, err := f.UpdateWebhook(t.Context(), f.acme, w.ID, control.WebhookChange{
 			ExternalID: null[string](), Filter: null[string](), PayloadQuery: null[string](), Headers: null[[]control.HeaderInput](),
 			Timeout: null[string](), RetrySchedule: null[[]string](), RateLimitPerSecond: null[int](),
-		}, ptr(2))
+		}, new(2))
 		require.NoError(t, err)
 		require.Nil(t, cleared.ExternalID)
 		require.Nil(t, cleared.Filter)
@@ -311,7 +320,7 @@ func TestUpdateWebhook(t *testing.T) {
 		changed, err := f.UpdateWebhook(t.Context(), f.acme, w.ID, control.WebhookChange{
 			ExternalID: set("y"), TargetURL: set("https://new.example/"), EventTypes: set([]string{"*"}), Filter: set("false"),
 			Timeout: set("PT2S"), RetrySchedule: set([]string{}), RateLimitPerSecond: set(7),
-		}, ptr(3))
+		}, new(3))
 		require.NoError(t, err)
 		stored, err := f.store.WebhookByID(t.Context(), w.ID)
 		require.NoError(t, err)
@@ -327,12 +336,12 @@ func TestExpectedVersion(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
 		w := f.create(t, nil)
-		_, err := f.UpdateWebhook(t.Context(), f.acme, w.ID, control.WebhookChange{Name: set("")}, ptr(9))
+		_, err := f.UpdateWebhook(t.Context(), f.acme, w.ID, control.WebhookChange{Name: set("")}, new(9))
 		problems := requireProblems(t, err, found{"REQUIRED", "input.name"}, found{"CONFLICT", "expectedVersion"})
 		require.Equal(t, w.ID, *problems[1].ConflictingID)
 
 		lost := race(12, func(i int) error {
-			_, err := f.UpdateWebhook(t.Context(), f.acme, w.ID, control.WebhookChange{Name: set("n" + strconv.Itoa(i))}, ptr(1))
+			_, err := f.UpdateWebhook(t.Context(), f.acme, w.ID, control.WebhookChange{Name: set("n" + strconv.Itoa(i))}, new(1))
 			return err
 		})
 		require.Len(t, lost, 11, "one winner")
@@ -351,8 +360,13 @@ func TestUpdatesOfDifferentFieldsBothHold(t *testing.T) {
 	each(t, func(t *testing.T, f *fixture) {
 		w := f.create(t, nil)
 		changes := []control.WebhookChange{
-			{Name: set("renamed")}, {Filter: set("true")}, {RateLimitPerSecond: set(3)}, {Timeout: set("PT3S")},
-			{Headers: set([]control.HeaderInput{{"X-A", ptr("1")}})}, {EventTypes: set([]string{"*"})}, {ExternalID: set("e")},
+			{Name: set("renamed")},
+			{Filter: set("true")},
+			{RateLimitPerSecond: set(3)},
+			{Timeout: set("PT3S")},
+			{Headers: set([]control.HeaderInput{{"X-A", new("1")}})},
+			{EventTypes: set([]string{"*"})},
+			{ExternalID: set("e")},
 		}
 		require.Empty(t, race(len(changes), func(i int) error {
 			_, err := f.UpdateWebhook(t.Context(), f.acme, w.ID, changes[i], nil)
@@ -374,7 +388,7 @@ func TestUpdatesOfDifferentFieldsBothHold(t *testing.T) {
 func TestExternalIDIsUnique(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
-		withID := func(in *control.WebhookInput) { in.ExternalID = ptr("crm") }
+		withID := func(in *control.WebhookInput) { in.ExternalID = new("crm") }
 		first := f.create(t, withID)
 		_, key, err := f.CreateWebhook(t.Context(), f.acme, input(func(in *control.WebhookInput) { withID(in); in.Name = "" }))
 		problems := requireProblems(t, err, found{"CONFLICT", "input.externalId"}, found{"REQUIRED", "input.name"})
@@ -403,7 +417,7 @@ func TestRacingCreatesMakeOneWebhook(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {
 		lost := race(10, func(int) error {
-			_, _, err := f.CreateWebhook(t.Context(), f.acme, input(func(in *control.WebhookInput) { in.ExternalID = ptr("one") }))
+			_, _, err := f.CreateWebhook(t.Context(), f.acme, input(func(in *control.WebhookInput) { in.ExternalID = new("one") }))
 			return err
 		})
 		require.Len(t, lost, 9, "one winner")
@@ -420,19 +434,19 @@ func TestTenants(t *testing.T) {
 		w, _, err := f.CreateWebhook(t.Context(), f.platform, input(nil))
 		require.NoError(t, err)
 		require.Equal(t, models.DefaultTenant, w.Tenant)
-		w, _, err = f.CreateWebhook(t.Context(), f.platform, input(func(in *control.WebhookInput) { in.Tenant = ptr("acme") }))
+		w, _, err = f.CreateWebhook(t.Context(), f.platform, input(func(in *control.WebhookInput) { in.Tenant = new("acme") }))
 		require.NoError(t, err)
 		require.Equal(t, "acme", w.Tenant)
-		_, _, err = f.CreateWebhook(t.Context(), f.acme, input(func(in *control.WebhookInput) { in.Tenant = ptr("acme") }))
+		_, _, err = f.CreateWebhook(t.Context(), f.acme, input(func(in *control.WebhookInput) { in.Tenant = new("acme") }))
 		require.NoError(t, err)
-		_, _, err = f.CreateWebhook(t.Context(), f.acme, input(func(in *control.WebhookInput) { in.Tenant = ptr("other"); in.Name = "" }))
+		_, _, err = f.CreateWebhook(t.Context(), f.acme, input(func(in *control.WebhookInput) { in.Tenant = new("other"); in.Name = "" }))
 		require.ErrorIs(t, err, auth.ErrForbiddenTenant)
 
 		// Each mutation answers for another tenant's object exactly as for none.
 		missing := models.NewID(models.PrefixWebhook)
 		calls := map[string]func(p *auth.Principal, id string) error{
 			"update": func(p *auth.Principal, id string) error {
-				_, err := f.UpdateWebhook(t.Context(), p, id, control.WebhookChange{Name: set("")}, ptr(9))
+				_, err := f.UpdateWebhook(t.Context(), p, id, control.WebhookChange{Name: set("")}, new(9))
 				return err
 			},
 			"delete": func(p *auth.Principal, id string) error { return f.DeleteWebhook(t.Context(), p, id) },
@@ -449,11 +463,11 @@ func TestTenants(t *testing.T) {
 				return err
 			},
 			"rotate": func(p *auth.Principal, id string) error {
-				_, _, err := f.RotateWebhookSecretKey(t.Context(), p, id, "nonsense", ptr(9))
+				_, _, err := f.RotateWebhookSecretKey(t.Context(), p, id, "nonsense", new(9))
 				return err
 			},
 			"test": func(p *auth.Principal, id string) error {
-				_, err := f.TestWebhook(t.Context(), p, id, ptr("nope"), nil)
+				_, err := f.TestWebhook(t.Context(), p, id, new("nope"), nil)
 				return err
 			},
 		}

@@ -19,7 +19,7 @@ func TestA4_GraphQLOverHTTPAudit(t *testing.T) {
 	server := start(t, env, "serve")
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "node", "audit.mjs", server.url()+"/graphql") //nolint:gosec // our own script
+	cmd := exec.CommandContext(ctx, "node", "audit.mjs", server.url()+"/graphql")
 	cmd.Dir = "javascript"
 	// In the environment: arguments are for everybody on the machine to see.
 	cmd.Env = append(cmd.Environ(), "WEBHOOKS_KEY="+env["ADMIN_API_KEY"])

@@ -18,10 +18,10 @@ func TestTypedClientExample(t *testing.T) {
 	server := apptest.Start(t, apptest.Embedded, nil)
 	receiver := receivertest.New(t)
 	program := filepath.Join(t.TempDir(), "client")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, "../examples/client") //nolint:gosec // our own program
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, "../examples/client")
 	build.Stderr = os.Stderr
 	require.NoError(t, build.Run())
-	cmd := exec.CommandContext(t.Context(), program, receiver.URL()) //nolint:gosec // our own program
+	cmd := exec.CommandContext(t.Context(), program, receiver.URL())
 	cmd.Env = append(os.Environ(), "WEBHOOKS_URL="+server.URL, "WEBHOOKS_KEY="+server.Key)
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)

@@ -31,7 +31,7 @@ type contact struct {
 func startCRM(t *testing.T, secret string) (url string) {
 	t.Helper()
 	program := filepath.Join(t.TempDir(), "crm")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, "../examples/crm") //nolint:gosec // our own program
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, "../examples/crm")
 	build.Stderr = os.Stderr
 	require.NoError(t, build.Run())
 	addr := freeAddr(t)

@@ -5,7 +5,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -71,7 +70,7 @@ func TestU1_DevShowsVerifiedDeliveries(t *testing.T) {
 	require.NotContains(t, dev.stdout.String(), "\x1b[", "no colour where there is no terminal")
 
 	key, _ := named(entries, "admin API key")[0]["key"].(string)
-	require.Regexp(t, regexp.MustCompile(`^iwk_`), key)
+	require.Regexp(t, `^iwk_`, key)
 	addresses := named(entries, "addresses")[0]
 	graphql, _ := addresses["graphql"].(string)
 	base := strings.TrimSuffix(graphql, "/graphql")
@@ -119,7 +118,7 @@ func signsInOnce(t *testing.T, base, link string) {
 		response, err := (&http.Client{}).Do(request)
 		require.NoError(t, err)
 		require.NoError(t, response.Body.Close())
-		return response
+		return response //nolint:bodyclose // closed above
 	}
 	first := exchange()
 	require.Equal(t, http.StatusOK, first.StatusCode)

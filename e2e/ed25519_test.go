@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
@@ -140,7 +141,7 @@ func TestS3_Ed25519SignsRotatesAndPublishesItsKeys(t *testing.T) {
 // codeBlock is the first block of code in a language that a document shows.
 func codeBlock(t testing.TB, document, language string) []byte {
 	t.Helper()
-	text, err := os.ReadFile(document) //nolint:gosec // our own document
+	text, err := os.ReadFile(document)
 	require.NoError(t, err)
 	_, rest, ok := strings.Cut(string(text), "```"+language+"\n")
 	require.True(t, ok)
@@ -171,7 +172,7 @@ func TestS3_TheDocumentedVerifiersAcceptARealDelivery(t *testing.T) {
 	dir := t.TempDir()
 	verifier := filepath.Join(dir, "verifier")
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "main.go"), codeBlock(t, document, "go"), 0o600))
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", verifier, filepath.Join(dir, "main.go")) //nolint:gosec // our own program
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", verifier, filepath.Join(dir, "main.go"))
 	out, err := build.CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "verify.mjs"), codeBlock(t, document, "js"), 0o600))
@@ -193,7 +194,7 @@ try {
 		t.Helper()
 		input, err := json.Marshal(map[string]any{"headers": headers, "body": body})
 		require.NoError(t, err)
-		cmd := exec.CommandContext(t.Context(), command[0], command[1:]...) //nolint:gosec // our own programs
+		cmd := exec.CommandContext(t.Context(), command[0], command[1:]...)
 		cmd.Stdin = bytes.NewReader(input)
 		out, err := cmd.CombinedOutput()
 		require.Equal(t, err == nil, strings.TrimSpace(string(out)) == "genuine", "%s", out)
@@ -201,9 +202,7 @@ try {
 	}
 	changed := func(name, value string) map[string]string {
 		copied := map[string]string{}
-		for n, v := range headers {
-			copied[n] = v
-		}
+		maps.Copy(copied, headers)
 		copied[name] = value
 		return copied
 	}

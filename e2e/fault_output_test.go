@@ -26,7 +26,7 @@ func TestFault48_OutputToAStoppedReader(t *testing.T) {
 		quiet := func(args string, env map[string]string) *process {
 			reader, writer, err := os.Pipe()
 			require.NoError(t, err)
-			cmd := exec.CommandContext(context.WithoutCancel(t.Context()), binary, args) //nolint:gosec // our own program
+			cmd := exec.CommandContext(context.WithoutCancel(t.Context()), binary, args)
 			cmd.Dir = t.TempDir()
 			cmd.Env = []string{"HOME=" + cmd.Dir, "PATH=" + os.Getenv("PATH")}
 			for name, value := range env {

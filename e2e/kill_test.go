@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -62,9 +63,7 @@ func TestE1_NothingAcceptedIsLostWhenEverythingIsKilled(t *testing.T) {
 		env["RECONCILE_INTERVAL"] = "1s"
 		env["RETRY_SCHEDULE"] = "200ms,200ms,200ms,200ms,200ms,200ms,200ms,200ms,200ms,200ms"
 		workerEnv := map[string]string{}
-		for name, value := range env {
-			workerEnv[name] = value
-		}
+		maps.Copy(workerEnv, env)
 		workerEnv["LISTEN_ADDR"] = "127.0.0.1:0"
 		boot := func() []*process {
 			if stack == apptest.Embedded {

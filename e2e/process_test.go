@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -37,7 +38,7 @@ func run(m *testing.M) int {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	binary = filepath.Join(dir, "webhooks")
-	build := exec.CommandContext(context.Background(), "go", "build", "-o", binary, "..") //nolint:gosec // our own program
+	build := exec.CommandContext(context.Background(), "go", "build", "-o", binary, "..")
 	build.Stderr = os.Stderr
 	if err := build.Run(); err != nil {
 		fmt.Fprintln(os.Stderr, "build the server:", err)
@@ -65,7 +66,7 @@ func start(t testing.TB, env map[string]string, args ...string) *process {
 func startProgram(t testing.TB, program string, env map[string]string, args ...string) *process {
 	t.Helper()
 	// Not of the test's context: a test ends its processes itself, by the signal that it is about.
-	cmd := exec.CommandContext(context.Background(), program, args...) //nolint:gosec // our own program
+	cmd := exec.CommandContext(context.Background(), program, args...)
 	cmd.Dir = t.TempDir()
 	cmd.Env = []string{"HOME=" + cmd.Dir, "PATH=" + os.Getenv("PATH")}
 	for name, value := range env {
@@ -185,9 +186,7 @@ func get(t testing.TB, url string, header http.Header) (int, string) {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
 	require.NoError(t, err)
-	for name, values := range header {
-		request.Header[name] = values
-	}
+	maps.Copy(request.Header, header)
 	client := &http.Client{Timeout: 30 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	response, err := client.Do(request)
 	require.NoError(t, err)

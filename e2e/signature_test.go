@@ -24,7 +24,7 @@ func javascript(t *testing.T, script string, input any) (code int, stdout string
 	t.Helper()
 	text, err := json.Marshal(input)
 	require.NoError(t, err)
-	cmd := exec.CommandContext(t.Context(), "node", script) //nolint:gosec // our own script
+	cmd := exec.CommandContext(t.Context(), "node", script)
 	cmd.Dir = "javascript"
 	cmd.Stdin = bytes.NewReader(text)
 	cmd.Stderr = os.Stderr

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
@@ -59,9 +60,7 @@ func create(t testing.TB, api *apptest.Client, input map[string]any) created {
 func subscribe(t testing.TB, api *apptest.Client, receiver *receivertest.Receiver, more map[string]any) webhook {
 	t.Helper()
 	input := map[string]any{"name": "receiver", "targetUrl": receiver.URL(), "eventTypes": []string{"*"}}
-	for name, value := range more {
-		input[name] = value
-	}
+	maps.Copy(input, more)
 	c := create(t, api, input)
 	require.Empty(t, c.UserErrors)
 	receiver.Secret(c.SecretKey)

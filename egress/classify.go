@@ -100,8 +100,7 @@ func describeDNS(err error) string {
 }
 
 func describeConnect(err error) string {
-	var errno syscall.Errno
-	if errors.As(err, &errno) {
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
 		return "No connection to the receiver: " + errno.Error() + "."
 	}
 	return "No connection to the receiver."

@@ -235,7 +235,7 @@ func newMeteredConn(conn net.Conn) *meteredConn {
 func (c *meteredConn) Read(buffer []byte) (int, error) {
 	n, err := c.Conn.Read(buffer)
 	if c.budget.Add(-int64(n)) < 0 {
-		_ = c.Conn.Close()
+		_ = c.Close()
 		return 0, fmt.Errorf("read: %w", errFlood)
 	}
 	return n, err

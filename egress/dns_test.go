@@ -85,7 +85,7 @@ func (s *nameServer) serveTCP(conn net.Conn) {
 			return
 		}
 		if reply := s.reply(query, 65535); reply != nil {
-			_, _ = conn.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(reply))), reply...)) //nolint:gosec // bounded above
+			_, _ = conn.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(reply))), reply...))
 		}
 	}
 }

@@ -75,7 +75,7 @@ func (g *Guard) Check(addr netip.Addr) error {
 	if !translated {
 		inner, tunnelled = isatap(plain)
 	}
-	allowed := false
+	var allowed bool
 	switch {
 	case slices.Contains(metadataServices, plain):
 		allowed = slices.Contains(g.allow, netip.PrefixFrom(plain, plain.BitLen()))

@@ -162,8 +162,8 @@ func parseAuthority(t *Target, authority string) error {
 				return &TargetError{"the URL has something other than a port after its IPv6 address"}
 			}
 		}
-	} else if i := strings.IndexByte(authority, ':'); i >= 0 {
-		host, port, hasPort = authority[:i], authority[i+1:], true
+	} else if before, after, ok := strings.Cut(authority, ":"); ok {
+		host, port, hasPort = before, after, true
 	}
 	if hasPort {
 		number, err := parsePort(port)

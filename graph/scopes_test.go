@@ -82,7 +82,7 @@ func walk(s *ast.Schema, root *ast.Definition, visit func(path []step)) {
 			if strings.HasPrefix(field.Name, "__") {
 				continue
 			}
-			here := append(path[:len(path):len(path)], step{def, field})
+			here := slices.Concat(path, []step{{def, field}})
 			visit(here)
 			next := s.Types[field.Type.Name()]
 			if !next.IsCompositeType() {
@@ -288,8 +288,8 @@ func below(path string) string {
 // selection is the question as a selection that follows the path through one object of each list.
 func (q question) selection(s *ast.Schema, arguments map[string]string) string {
 	text, on := strings.Join(q.fields, " "), q.on
-	for i := len(q.path) - 1; i >= 0; i-- {
-		p := q.path[i]
+	for i, p := range slices.Backward(q.path) {
+
 		if on != nil && s.Types[p.field.Type.Name()].Kind == ast.Interface {
 			text = "... on " + on.Name + " { " + text + " }"
 		}

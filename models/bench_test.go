@@ -34,7 +34,7 @@ func benchEvents(webhooks []models.Webhook, n int) []models.NewEvent {
 	events := make([]models.NewEvent, n)
 	for i := range events {
 		events[i] = eventTo(webhooks[i%len(webhooks)])
-		events[i].Data = ptr(`{"participant":{"id":"p_1","email":"ada@example.com","tags":["a","b"]},"at":"2026-01-01T00:00:00Z"}`)
+		events[i].Data = new(`{"participant":{"id":"p_1","email":"ada@example.com","tags":["a","b"]},"at":"2026-01-01T00:00:00Z"}`)
 	}
 	return events
 }
@@ -104,7 +104,7 @@ func BenchmarkRecord(b *testing.B) {
 			records := make([]models.AttemptRecord, len(claims.Claimed))
 			for i, c := range claims.Claimed {
 				records[i] = attempt(c, models.OutcomeSuccess, models.Succeeded())
-				records[i].Attempt.TotalMicros = ptr(int64(300 + 17*i))
+				records[i].Attempt.TotalMicros = new(int64(300 + 17*i))
 			}
 			b.StartTimer()
 			_, err = store.Record(context.Background(), records)
@@ -125,7 +125,7 @@ func BenchmarkPipeline(b *testing.B) {
 			records := make([]models.AttemptRecord, len(claims.Claimed))
 			for i, c := range claims.Claimed {
 				records[i] = attempt(c, models.OutcomeSuccess, models.Succeeded())
-				records[i].Attempt.TotalMicros = ptr(int64(300 + 17*i))
+				records[i].Attempt.TotalMicros = new(int64(300 + 17*i))
 			}
 			_, err = store.Record(context.Background(), records)
 			require.NoError(b, err)

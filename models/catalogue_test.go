@@ -17,7 +17,7 @@ func TestUpsertEventType(t *testing.T) {
 		ctx := t.Context()
 		made, err := store.UpsertEventType(ctx, "order.placed", func(e *models.EventType) error {
 			require.True(t, e.CreatedAt.IsZero(), "new")
-			e.Title, e.Schema, e.Strict = "Order Placed", ptr(`{"type":"object"}`), true
+			e.Title, e.Schema, e.Strict = "Order Placed", new(`{"type":"object"}`), true
 			return nil
 		})
 		require.NoError(t, err)
@@ -62,7 +62,7 @@ func TestEnsureBuiltinTypes(t *testing.T) {
 		ctx := t.Context()
 		ship := func(title string) []models.EventType {
 			return []models.EventType{
-				{Name: "b", Title: title + " b", Description: ptr("d"), Schema: ptr("{}"), Example: ptr("{}")},
+				{Name: "b", Title: title + " b", Description: new("d"), Schema: new("{}"), Example: new("{}")},
 				{Name: "a", Title: title + " a"},
 			}
 		}
@@ -85,9 +85,9 @@ func TestEnsureBuiltinTypes(t *testing.T) {
 		require.NoError(t, store.EnsureBuiltinTypes(ctx, append(ship("v2"), models.EventType{Name: "c", Title: "v2 c", Status: models.EventTypeDeprecated})))
 		require.Equal(t, []string{"mine", "v2 b", "v2 c"}, list(nil), "an edited type is the operator's")
 		require.Equal(t, []string{"v2 c"}, list(ptr(models.EventTypeDeprecated)))
-		page, err := store.Tenant(all).EventTypes(ctx, nil, models.Page{First: ptr(1)})
+		page, err := store.Tenant(all).EventTypes(ctx, nil, models.Page{First: new(1)})
 		require.NoError(t, err)
-		page, err = store.Tenant(all).EventTypes(ctx, nil, models.Page{First: ptr(1), After: &page.Cursors[0]})
+		page, err = store.Tenant(all).EventTypes(ctx, nil, models.Page{First: new(1), After: &page.Cursors[0]})
 		require.NoError(t, err)
 		require.Equal(t, "b", page.Items[0].Name)
 		require.True(t, page.HasNext)
@@ -100,7 +100,7 @@ func TestAPIKeys(t *testing.T) {
 	modelstest.Each(t, func(t *testing.T, store *models.Store) {
 		ctx := t.Context()
 		soon := time.Now().Add(time.Hour)
-		k := models.APIKey{Name: "ci", Tenant: ptr("acme"), Scopes: models.StringList{"EMIT", "READ"}, Prefix: "iwk_ab", Hash: "h1", ExpiresAt: &soon}
+		k := models.APIKey{Name: "ci", Tenant: new("acme"), Scopes: models.StringList{"EMIT", "READ"}, Prefix: "iwk_ab", Hash: "h1", ExpiresAt: &soon}
 		require.NoError(t, store.CreateAPIKey(ctx, &k))
 		platform := models.APIKey{Name: "admin", Scopes: models.StringList{"ADMIN"}, Hash: "h2"}
 		require.NoError(t, store.CreateAPIKey(ctx, &platform))

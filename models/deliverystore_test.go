@@ -51,7 +51,7 @@ func TestCancelDelivery_KeepsTheClaim(t *testing.T) {
 		w := newWebhook(t, store, "acme", nil)
 		d := newDelivery(t, store, newEvent(t, store, "acme", nil), w, func(d *models.Delivery) {
 			now := models.Instant(time.Now())
-			d.ClaimToken, d.ClaimedAt, d.ClaimedUntil = ptr("token"), &now, ptr(now.Add(time.Minute))
+			d.ClaimToken, d.ClaimedAt, d.ClaimedUntil = new("token"), &now, new(now.Add(time.Minute))
 		})
 		got, err := store.CancelDelivery(t.Context(), all, d.ID)
 		require.NoError(t, err)
@@ -179,12 +179,12 @@ func TestRedeliver(t *testing.T) {
 // in is a delivery in this state.
 func in(status models.DeliveryStatus, reason models.DeliveryStatusReason, attempts int) func(*models.Delivery) {
 	return func(d *models.Delivery) {
-		d.Status, d.AttemptCount, d.ScheduleStep, d.Body = status, attempts, attempts, ptr(`{"shaped":1}`)
+		d.Status, d.AttemptCount, d.ScheduleStep, d.Body = status, attempts, attempts, new(`{"shaped":1}`)
 		if reason != "" {
 			d.StatusReason = &reason
 		}
 		if !status.Open() {
-			d.NextAttemptAt, d.CompletedAt = nil, ptr(models.Instant(time.Now()))
+			d.NextAttemptAt, d.CompletedAt = nil, new(models.Instant(time.Now()))
 		}
 		if status == models.DeliverySucceeded {
 			d.SucceededAt = d.CompletedAt

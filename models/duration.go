@@ -99,7 +99,7 @@ func scaleDuration(number string, unit time.Duration) (length time.Duration, has
 			return 0, false, ErrDuration
 		}
 	}
-	return time.Duration(low), hasFraction, nil //nolint:gosec // G115: checked above
+	return time.Duration(low), hasFraction, nil
 }
 
 // FormatDuration writes d in ISO 8601 form: whole days where there are several of them, else

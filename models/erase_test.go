@@ -15,10 +15,10 @@ func TestEraseEvent(t *testing.T) {
 		ctx := t.Context()
 		w := newWebhook(t, store, "acme", nil)
 		e := eventTo(w, w, w)
-		e.IdempotencyKey, e.IdempotencyHash = ptr("once"), "hash"
-		e.Deliveries[1].Body = ptr(`{"shaped":true}`)
+		e.IdempotencyKey, e.IdempotencyHash = new("once"), "hash"
+		e.Deliveries[1].Body = new(`{"shaped":true}`)
 		e.Deliveries[2].Status, e.Deliveries[2].StatusReason = models.DeliverySkipped, ptr(models.ReasonFilterError)
-		e.Deliveries[2].StatusDetail = ptr(`The filter failed: no such key: "secret".`)
+		e.Deliveries[2].StatusDetail = new(`The filter failed: no such key: "secret".`)
 		committed := commit(t, store, e)[0]
 		other := commit(t, store, eventTo(w))[0]
 		done, running := committed.Deliveries[0].ID, committed.Deliveries[1].ID
@@ -60,7 +60,7 @@ func TestEraseEvent(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, erased, again)
 
-		e.Event.ID = ""
+		e.ID = ""
 		repeated := commit(t, store, e)[0]
 		require.True(t, repeated.Duplicate, "the key still answers")
 		require.Equal(t, erased, repeated.Event)
@@ -84,7 +84,7 @@ func TestEraseEvent_ManyPages(t *testing.T) {
 		}
 		e := eventTo(webhooks...)
 		for i := range e.Deliveries {
-			e.Deliveries[i].Body = ptr("{}")
+			e.Deliveries[i].Body = new("{}")
 		}
 		committed := commit(t, store, e)[0]
 		_, err := store.EraseEvent(t.Context(), all, committed.Event.ID)

@@ -45,7 +45,7 @@ type Problem struct {
 }
 
 // Problems is all that is wrong with one call, as an error. Nothing was changed.
-type Problems []Problem
+type Problems []Problem //nolint:errname // the contract's word: many problems, one error
 
 func (p Problems) Error() string {
 	parts := make([]string, len(p))

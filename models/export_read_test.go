@@ -3,6 +3,7 @@ package models
 import (
 	"context"
 	"database/sql"
+	"strings"
 	"sync"
 	"time"
 
@@ -60,9 +61,11 @@ func (s *Store) Explain(ctx context.Context, statement string) (string, error) {
 		return tx.Raw("EXPLAIN " + statement).Scan(&plan).Error
 	})
 	text := ""
+	var textSb63 strings.Builder
 	for _, line := range plan {
-		text += line + "\n"
+		textSb63.WriteString(line + "\n")
 	}
+	text += textSb63.String()
 	return text, err
 }
 

@@ -109,12 +109,10 @@ func (s *Store) classify(outer, bounded context.Context, err error) error {
 // undone reports whether err means that a transaction left nothing behind and may work if tried
 // again at once.
 func undone(err error) bool {
-	var pg *pgconn.PgError
-	if errors.As(err, &pg) {
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return conflict(pg.Code) || (strings.HasPrefix(pg.Code, "57P0") && !atCommit(err))
 	}
-	var connecting *pgconn.ConnectError
-	if errors.As(err, &connecting) {
+	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
 		return false // it is away, not gone: the caller hears so at once
 	}
 	return broken(err) && !atCommit(err)
@@ -131,8 +129,7 @@ func conflict(code string) bool { return code == "40001" || code == "40P01" }
 // answered reports whether the database itself said that the transaction failed. A server that
 // is shutting down may say so after the commit took effect.
 func answered(err error) bool {
-	var pg *pgconn.PgError
-	if errors.As(err, &pg) {
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return !strings.HasPrefix(pg.Code, "57P0") && !strings.HasPrefix(pg.Code, "08")
 	}
 	var lite *sqlite.Error
@@ -141,8 +138,7 @@ func answered(err error) bool {
 
 // unavailable reports whether err is the database's own trouble: away, full, read-only or too slow.
 func unavailable(err error) bool {
-	var pg *pgconn.PgError
-	if errors.As(err, &pg) {
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
 		switch pg.Code {
 		case "25006", // read-only
 			"55P03",                   // lock not available
@@ -157,8 +153,7 @@ func unavailable(err error) bool {
 		}
 		return strings.HasPrefix(pg.Code, "57P0")
 	}
-	var lite *sqlite.Error
-	if errors.As(err, &lite) {
+	if lite, ok := errors.AsType[*sqlite.Error](err); ok {
 		switch lite.Code() & 0xff {
 		case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_INTERRUPT,
 			sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PROTOCOL,
@@ -181,8 +176,7 @@ func broken(err error) bool {
 
 // taken reports whether err is a violation of a unique index.
 func taken(err error) bool {
-	var pg *pgconn.PgError
-	if errors.As(err, &pg) {
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return pg.Code == "23505"
 	}
 	var lite *sqlite.Error

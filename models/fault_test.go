@@ -143,7 +143,7 @@ func TestUnavailable_OwnTrouble(t *testing.T) {
 		t.Helper()
 		began := time.Now()
 		e := eventTo(w)
-		e.Data = ptr(fmt.Sprintf("%0300000d", 1)) // no room for this
+		e.Data = new(fmt.Sprintf("%0300000d", 1)) // no room for this
 		_, err := store.CommitEvents(t.Context(), func(context.Context, *models.EventTx) ([]models.NewEvent, error) {
 			return []models.NewEvent{e}, nil
 		})
@@ -236,7 +236,7 @@ func TestCommitEvents_UnstorableTextFailsAlone(t *testing.T) {
 	modelstest.Each(t, func(t *testing.T, store *models.Store) {
 		w := newWebhook(t, store, "acme", nil)
 		bad := eventTo(w)
-		bad.IdempotencyKey = ptr("a\x00b")
+		bad.IdempotencyKey = new("a\x00b")
 		results := commit(t, store, bad, eventTo(w))
 		require.ErrorIs(t, results[0].Err, models.ErrUnstorable)
 		require.NoError(t, results[1].Err)

@@ -89,7 +89,7 @@ func TestFeed_TellsEveryStateOfADelivery(t *testing.T) {
 
 		c = claimOne(t, store, id, "t2")
 		a := attempt(c, models.OutcomeHTTPError, models.RetryAfter(0))
-		a.Attempt.ResponseStatus = ptr(503)
+		a.Attempt.ResponseStatus = new(503)
 		_, err = store.Record(ctx, []models.AttemptRecord{a})
 		require.NoError(t, err)
 		require.Equal(t, []string{"acme RETRYING 1 HTTP_ERROR"}, next(true))
@@ -147,7 +147,7 @@ func TestFeed_Events(t *testing.T) {
 		}
 		require.Equal(t, []string{"default " + results[0].Event.ID, "other " + results[2].Event.ID}, texts)
 
-		items, _ = readAll(t, store, models.FeedRead{From: head, Tenant: ptr("other")})
+		items, _ = readAll(t, store, models.FeedRead{From: head, Tenant: new("other")})
 		require.Len(t, items, 1)
 		require.Equal(t, "other", items[0].Tenant)
 	})
@@ -455,7 +455,7 @@ func TestDeliveryFilter_MatchesWhatAListHas(t *testing.T) {
 			d.LastOutcome = &outcomes[i%3]
 		}
 		if i%5 > 1 {
-			d.LastStatus = ptr([]int{200, 404, 503}[i%3])
+			d.LastStatus = new([]int{200, 404, 503}[i%3])
 		}
 		all = append(all, d)
 	}
@@ -465,10 +465,10 @@ func TestDeliveryFilter_MatchesWhatAListHas(t *testing.T) {
 		some := func(name string) bool { return rapid.IntRange(0, 3).Draw(t, name) == 0 }
 		pick := func(name string) models.Delivery { return rapid.SampledFrom(all).Draw(t, name) }
 		if some("webhook") {
-			f.WebhookID = ptr(pick("w").WebhookID)
+			f.WebhookID = new(pick("w").WebhookID)
 		}
 		if some("event") {
-			f.EventID = ptr(pick("e").EventID)
+			f.EventID = new(pick("e").EventID)
 		}
 		if some("types") {
 			f.EventTypes = []string{pick("t1").EventType, pick("t2").EventType}
@@ -483,21 +483,21 @@ func TestDeliveryFilter_MatchesWhatAListHas(t *testing.T) {
 			f.Triggers = []models.Trigger{pick("tr").Trigger}
 		}
 		if some("min") {
-			f.ResponseMin = ptr(rapid.SampledFrom([]int{0, 200, 201, 404, 600}).Draw(t, "min"))
+			f.ResponseMin = new(rapid.SampledFrom([]int{0, 200, 201, 404, 600}).Draw(t, "min"))
 		}
 		if some("max") {
-			f.ResponseMax = ptr(rapid.SampledFrom([]int{0, 200, 404, 599}).Draw(t, "max"))
+			f.ResponseMax = new(rapid.SampledFrom([]int{0, 200, 404, 599}).Draw(t, "max"))
 		}
 		if some("since") {
-			f.Since = ptr(pick("since").CreatedAt)
+			f.Since = new(pick("since").CreatedAt)
 		}
 		if some("until") {
-			f.Until = ptr(pick("until").CreatedAt)
+			f.Until = new(pick("until").CreatedAt)
 		}
 		if some("tenant") {
-			f.Tenant = ptr(pick("tenant").Tenant)
+			f.Tenant = new(pick("tenant").Tenant)
 		}
-		page, err := store.Tenant(models.Reach{All: true}).Deliveries(context.Background(), f, models.Page{First: ptr(100)})
+		page, err := store.Tenant(models.Reach{All: true}).Deliveries(context.Background(), f, models.Page{First: new(100)})
 		require.NoError(t, err)
 		var listed, matched []string
 		for _, d := range page.Items {

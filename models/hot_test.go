@@ -3,6 +3,7 @@ package models_test
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -19,7 +20,7 @@ const lease = time.Minute
 
 // eventTo is an event with a delivery to each webhook.
 func eventTo(webhooks ...models.Webhook) models.NewEvent {
-	e := models.NewEvent{Event: models.Event{EventType: "participant.created", Data: ptr(`{"n":1.10}`), Matched: len(webhooks)}}
+	e := models.NewEvent{Event: models.Event{EventType: "participant.created", Data: new(`{"n":1.10}`), Matched: len(webhooks)}}
 	for _, w := range webhooks {
 		e.Tenant = w.Tenant
 		e.Deliveries = append(e.Deliveries, models.Delivery{WebhookID: w.ID, Revision: w.Revision})
@@ -185,7 +186,7 @@ func TestCommitEvents_RacingKeysMakeOneEvent(t *testing.T) {
 			work.Go(func() {
 				var events []models.NewEvent
 				for k := range 5 {
-					key := fmt.Sprint((k + g) % 5) // in another order each: none may deadlock
+					key := strconv.Itoa((k + g) % 5) // in another order each: none may deadlock
 					events = append(events, keyed(w, key, "h"+key))
 				}
 				results, err := store.CommitEvents(context.Background(), func(context.Context, *models.EventTx) ([]models.NewEvent, error) {
@@ -220,9 +221,9 @@ func TestClaim(t *testing.T) {
 	modelstest.Each(t, func(t *testing.T, store *models.Store) {
 		w := newWebhook(t, store, "acme", nil)
 		scheduled := eventTo(w)
-		scheduled.DeliverAt = ptr(time.Now().Add(time.Hour))
+		scheduled.DeliverAt = new(time.Now().Add(time.Hour))
 		shaped := eventTo(w)
-		shaped.Deliveries[0].Body = ptr(`{"shaped":true}`)
+		shaped.Deliveries[0].Body = new(`{"shaped":true}`)
 		held := eventTo(w)
 		held.Deliveries[0].Status = models.DeliveryHeld
 		r := commit(t, store, eventTo(w), scheduled, shaped, held)

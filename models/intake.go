@@ -271,13 +271,5 @@ func (f *flush) counts() minutes {
 	return m
 }
 
-func (f *flush) deliveries() int {
-	n := 0
-	for _, i := range f.news {
-		n += len(f.results[i].Deliveries)
-	}
-	return n
-}
-
 // errUndone says that a commit whose connection broke did not take effect.
 var errUndone = errors.New("transaction did not take effect")

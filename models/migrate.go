@@ -97,8 +97,7 @@ func (s *Store) CheckMigrated(ctx context.Context) error {
 // noTable reports whether err says that a table does not exist. SQLite has no code of its own for
 // that, but the statement above can be wrong in no other way.
 func noTable(err error) bool {
-	var pg *pgconn.PgError
-	if errors.As(err, &pg) {
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return pg.Code == "42P01"
 	}
 	return isSQLiteError(err)

@@ -14,7 +14,8 @@ import (
 	"github.com/intervengine/webhooks/models/modelstest"
 )
 
-func ptr[T any](v T) *T { return &v }
+//go:fix inline
+func ptr[T any](v T) *T { return new(v) }
 
 // all is the reach of a platform key.
 var all = models.Reach{All: true}
@@ -39,7 +40,7 @@ func newEvent(t testing.TB, store *models.Store, tenant string, edit func(*model
 	now := models.Instant(time.Now())
 	e := models.Event{
 		ID: models.NewID(models.PrefixEvent), Tenant: tenant, EventType: "participant.created",
-		Data: ptr(`{"id":"1"}`), Timestamp: now, CreatedAt: now,
+		Data: new(`{"id":"1"}`), Timestamp: now, CreatedAt: now,
 	}
 	if edit != nil {
 		edit(&e)
@@ -77,15 +78,15 @@ func TestPage_Bounds(t *testing.T) {
 		message string
 	}{
 		"neither":       {models.Page{}, 20, ""},
-		"first":         {models.Page{First: ptr(3)}, 3, ""},
-		"last":          {models.Page{Last: ptr(3)}, 3, ""},
-		"none":          {models.Page{First: ptr(0)}, 0, ""},
-		"most":          {models.Page{First: ptr(100)}, 25, ""},
-		"both":          {models.Page{First: ptr(1), Last: ptr(1)}, 0, "first and last exclude each other"},
-		"negative":      {models.Page{First: ptr(-1)}, 0, "first must be from 0 to 100"},
-		"too many":      {models.Page{First: ptr(101)}, 0, "first must be from 0 to 100"},
-		"negative last": {models.Page{Last: ptr(-1)}, 0, "last must be from 0 to 100"},
-		"too many last": {models.Page{Last: ptr(101)}, 0, "last must be from 0 to 100"},
+		"first":         {models.Page{First: new(3)}, 3, ""},
+		"last":          {models.Page{Last: new(3)}, 3, ""},
+		"none":          {models.Page{First: new(0)}, 0, ""},
+		"most":          {models.Page{First: new(100)}, 25, ""},
+		"both":          {models.Page{First: new(1), Last: new(1)}, 0, "first and last exclude each other"},
+		"negative":      {models.Page{First: new(-1)}, 0, "first must be from 0 to 100"},
+		"too many":      {models.Page{First: new(101)}, 0, "first must be from 0 to 100"},
+		"negative last": {models.Page{Last: new(-1)}, 0, "last must be from 0 to 100"},
+		"too many last": {models.Page{Last: new(101)}, 0, "last must be from 0 to 100"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -137,14 +138,14 @@ func TestPage_CursorsBelongToTheirList(t *testing.T) {
 		for name, cursor := range bad {
 			_, err = reads.DeliveriesOfEvents(ctx, of, models.DeliveryFilter{}, models.Page{After: &cursor})
 			require.ErrorIs(t, err, models.ErrInvalidCursor, name)
-			_, err = reads.DeliveriesOfEvents(ctx, of, models.DeliveryFilter{}, models.Page{Last: ptr(1), Before: &cursor})
+			_, err = reads.DeliveriesOfEvents(ctx, of, models.DeliveryFilter{}, models.Page{Last: new(1), Before: &cursor})
 			require.ErrorIs(t, err, models.ErrInvalidCursor, name)
 		}
 		_, err = reads.Deliveries(ctx, models.DeliveryFilter{}, models.Page{After: &own})
 		require.ErrorIs(t, err, models.ErrInvalidCursor, "the same object in another list")
 		_, err = reads.DeliveriesOfEvents(ctx, []string{e.ID, models.NewID(models.PrefixEvent)}, models.DeliveryFilter{}, models.Page{After: &own})
 		require.ErrorIs(t, err, models.ErrInvalidCursor, "two parents")
-		_, err = reads.EventTypes(ctx, nil, models.Page{After: ptr(base64.RawURLEncoding.EncodeToString([]byte("1\x1feventTypes\x1f\x1fa\x00b")))})
+		_, err = reads.EventTypes(ctx, nil, models.Page{After: new(base64.RawURLEncoding.EncodeToString([]byte("1\x1feventTypes\x1f\x1fa\x00b")))})
 		require.ErrorIs(t, err, models.ErrInvalidCursor, "a name with a NUL")
 	})
 }
@@ -256,13 +257,13 @@ func TestPage_EdgesAreFacts(t *testing.T) {
 		require.False(t, got.HasPrevious, "nothing of this kind is before the cursor")
 		require.False(t, got.HasNext)
 
-		got, err = reads.Events(ctx, models.EventFilter{}, models.Page{First: ptr(5), After: &whole.Cursors[0], Before: &whole.Cursors[3]})
+		got, err = reads.Events(ctx, models.EventFilter{}, models.Page{First: new(5), After: &whole.Cursors[0], Before: &whole.Cursors[3]})
 		require.NoError(t, err)
 		require.Len(t, got.Items, 2)
 		require.True(t, got.HasPrevious)
 		require.True(t, got.HasNext)
 
-		got, err = reads.Events(ctx, models.EventFilter{}, models.Page{First: ptr(0), After: &whole.Cursors[1]})
+		got, err = reads.Events(ctx, models.EventFilter{}, models.Page{First: new(0), After: &whole.Cursors[1]})
 		require.NoError(t, err)
 		require.Empty(t, got.Items)
 		require.True(t, got.HasPrevious)

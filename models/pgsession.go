@@ -66,8 +66,7 @@ func (p *pgSession) commit(ctx context.Context, batch *pgx.Batch) error {
 	if err == nil || pgconn.SafeToRetry(err) {
 		return err
 	}
-	var pg *pgconn.PgError
-	if errors.As(err, &pg) {
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
 		closed = strings.HasPrefix(pg.Code, "57P0")
 	}
 	if closed {

@@ -54,7 +54,7 @@ func TestDueDeliveries_PagesSkipAndRepeatNothing(t *testing.T) {
 		ids := due(t, store, w, 25) // all due at the same instant: the id decides
 		claimOne(t, store, ids[3], "t1")
 		later := eventTo(w)
-		later.DeliverAt = ptr(time.Now().Add(time.Hour))
+		later.DeliverAt = new(time.Now().Add(time.Hour))
 		commit(t, store, later)
 		require.NoError(t, store.Exec(t.Context(), "UPDATE deliveries SET next_attempt_at = ? WHERE id = ?",
 			models.Instant(time.Now().Add(-time.Minute)), ids[20]))

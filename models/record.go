@@ -100,8 +100,7 @@ func (s *Store) Record(ctx context.Context, records []AttemptRecord) ([]Recorded
 	var recorded []Recorded
 	err := s.retry(ctx, s.work, func(ctx context.Context) (err error) {
 		recorded, err = apply(ctx, records)
-		var commit *commitError
-		if errors.As(err, &commit) {
+		if commit, ok := errors.AsType[*commitError](err); ok {
 			// Repeating is safe, so there is no need to know what became of the commit.
 			return errors.Join(errUndone, commit.err)
 		}

@@ -16,19 +16,19 @@ func attempt(c models.Claim, outcome models.Outcome, disposition models.Disposit
 	started := models.Instant(time.Now())
 	a := models.Attempt{
 		DeliveryID: c.DeliveryID, Number: c.Number, Tenant: c.Tenant, Token: c.Token, Trigger: c.Trigger,
-		StartedAt: started, EndedAt: ptr(started.Add(5 * time.Millisecond)), Outcome: &outcome,
+		StartedAt: started, EndedAt: new(started.Add(5 * time.Millisecond)), Outcome: &outcome,
 		RequestURL: "https://crm.example/hook", RequestHeaders: models.Headers{{Name: "Webhook-Id", Value: c.EventID}},
-		TotalMicros: ptr(int64(5000)), FirstByteMicros: ptr(int64(4000)),
+		TotalMicros: new(int64(5000)), FirstByteMicros: new(int64(4000)),
 	}
 	switch outcome {
 	case models.OutcomeSuccess:
-		a.ResponseStatus, a.ResponseBody = ptr(204), ptr("")
+		a.ResponseStatus, a.ResponseBody = new(204), new("")
 		a.ResponseHeaders = models.Headers{}
 	case models.OutcomeHTTPError:
-		a.ResponseStatus, a.ResponseBody = ptr(500), ptr("no")
+		a.ResponseStatus, a.ResponseBody = new(500), new("no")
 		a.ResponseHeaders = models.Headers{{Name: "Server", Value: "x"}}
 	default:
-		a.Error = ptr("connection refused")
+		a.Error = new("connection refused")
 	}
 	return models.AttemptRecord{Attempt: a, WebhookID: c.WebhookID, EventType: c.EventType, Disposition: disposition}
 }
@@ -314,8 +314,8 @@ func TestRecord_UnstorableText(t *testing.T) {
 		w := newWebhook(t, store, "acme", nil)
 		c := claimOne(t, store, due(t, store, w, 1)[0], "t1")
 		r := attempt(c, models.OutcomeHTTPError, models.Ended(models.DeliveryFailed, models.ReasonRetriesExhausted, "a\x00b"))
-		r.Attempt.ResponseBody = ptr("a\x00\xff\"\\b")
-		r.Attempt.Error = ptr("\xc3\x28")
+		r.Attempt.ResponseBody = new("a\x00\xff\"\\b")
+		r.Attempt.Error = new("\xc3\x28")
 		r.Attempt.ResponseHeaders = models.Headers{{Name: "X", Value: "\x00\xff"}}
 		record(t, store, r)
 		made := attempts(t, store, c.DeliveryID)[0]

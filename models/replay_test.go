@@ -1,7 +1,6 @@
 package models_test
 
 import (
-	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -96,19 +95,19 @@ func TestReplay_StepsAreFenced(t *testing.T) {
 		own.Tenant = "acme"
 		event := commit(t, store, own)[0].Event
 		r := newReplay(t, store, w)
-		r.IdempotencyKey = ptr("once")
+		r.IdempotencyKey = new("once")
 		existing, err := store.CreateReplay(ctx, r)
 		require.NoError(t, err)
 		require.Nil(t, existing)
 		twin := newReplay(t, store, w)
-		twin.IdempotencyKey = ptr("once")
+		twin.IdempotencyKey = new("once")
 		existing, err = store.CreateReplay(ctx, twin)
 		require.NoError(t, err)
 		require.Equal(t, r.ID, existing.ID)
 
 		step := models.ReplayStep{
 			Revision: w.Revision, Stage: models.ReplayWalked,
-			Deliveries: []models.Delivery{{EventID: event.ID, EventType: event.EventType, Body: ptr(`{"a":1}`)}, {EventID: "evt_gone", EventType: "x"}},
+			Deliveries: []models.Delivery{{EventID: event.ID, EventType: event.EventType, Body: new(`{"a":1}`)}, {EventID: "evt_gone", EventType: "x"}},
 		}
 		stale := step
 		stale.Revision++
@@ -169,8 +168,8 @@ func TestReplay_WalksUseIndexes(t *testing.T) {
 				}
 				plan, err := store.Explain(t.Context(), statement)
 				require.NoError(t, err)
-				require.NotContains(t, plan, "Sort", fmt.Sprintf("%s\n%s", statement, plan))
-				require.NotContains(t, plan, "Seq Scan", fmt.Sprintf("%s\n%s", statement, plan))
+				require.NotContains(t, plan, "Sort", "%s\n%s", statement, plan)
+				require.NotContains(t, plan, "Seq Scan", "%s\n%s", statement, plan)
 			}
 		}
 	}

@@ -265,11 +265,11 @@ func (s *Store) replayed(tx *gorm.DB, r *Replay, w *Webhook, step ReplayStep, no
 			return nil, err
 		}
 	}
-	ids = ids[:0]
+	changed := make([]string, 0, len(made))
 	for _, d := range made {
-		ids = append(ids, d.ID)
+		changed = append(changed, d.ID)
 	}
-	return made, feedChanged(tx, ids)
+	return made, feedChanged(tx, changed)
 }
 
 // FinishReplay completes a replay whose deliveries have all ended, or, with cancelled, ends it as it

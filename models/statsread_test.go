@@ -58,7 +58,7 @@ func TestTenant_Stats(t *testing.T) {
 		require.Equal(t, []int{0, 0, 3, 0}, []int{got.Buckets[1].Total, got.Buckets[1].Succeeded, got.Buckets[1].Failed, got.Buckets[1].Attempts})
 		require.InEpsilon(t, 10*time.Millisecond, *got.Buckets[0].Latency(0.95), 0.2)
 
-		q.EventType = ptr("b")
+		q.EventType = new("b")
 		got, err = r.Stats(ctx, q)
 		require.NoError(t, err)
 		require.Equal(t, 1, got.Total)

@@ -2,7 +2,6 @@ package models_test
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"net"
 	"path/filepath"
@@ -119,7 +118,7 @@ func TestUnavailable(t *testing.T) {
 			cancel()
 			err = store.Ping(ctx)
 			require.ErrorIs(t, err, context.Canceled)
-			require.False(t, errors.As(err, &away))
+			require.NotErrorAs(t, err, &away)
 		})
 	}
 }

@@ -25,10 +25,10 @@ type world struct {
 func newWorld(t testing.TB, store *models.Store, tenant string) world {
 	t.Helper()
 	var w world
-	w.webhook = newWebhook(t, store, tenant, func(w *models.Webhook) { w.ExternalID = ptr("crm") })
-	w.event = newEvent(t, store, tenant, func(e *models.Event) { e.IdempotencyKey = ptr("once") })
+	w.webhook = newWebhook(t, store, tenant, func(w *models.Webhook) { w.ExternalID = new("crm") })
+	w.event = newEvent(t, store, tenant, func(e *models.Event) { e.IdempotencyKey = new("once") })
 	w.delivery = newDelivery(t, store, w.event, w.webhook, func(d *models.Delivery) {
-		d.Status, d.AttemptCount, d.LastOutcome, d.LastStatus = models.DeliveryRetrying, 1, ptr(models.OutcomeHTTPError), ptr(500)
+		d.Status, d.AttemptCount, d.LastOutcome, d.LastStatus = models.DeliveryRetrying, 1, ptr(models.OutcomeHTTPError), new(500)
 	})
 	w.attempt = newAttempt(t, store, w.delivery, 1)
 	w.key = models.APIKey{Name: "ci", Tenant: &tenant, Scopes: models.StringList{"READ"}, Prefix: "iwk_ab", Hash: "hash of " + tenant}
@@ -45,7 +45,7 @@ func newAttempt(t testing.TB, store *models.Store, d models.Delivery, number int
 	a := models.Attempt{
 		DeliveryID: d.ID, Number: number, Tenant: d.Tenant, Token: "token", Trigger: models.TriggerAutomatic,
 		StartedAt: models.Instant(time.Now()), RequestURL: "https://crm.example/hook",
-		RequestHeaders: models.Headers{{Name: "webhook-id", Value: d.EventID}}, Outcome: ptr(models.OutcomeHTTPError), ResponseStatus: ptr(500),
+		RequestHeaders: models.Headers{{Name: "webhook-id", Value: d.EventID}}, Outcome: ptr(models.OutcomeHTTPError), ResponseStatus: new(500),
 	}
 	require.NoError(t, store.Insert(t.Context(), &a))
 	return a
@@ -164,19 +164,19 @@ func TestTenant_AnotherTenantGetsNothing(t *testing.T) {
 		for name, got := range read(t, store.Tenant(models.Reach{Tenant: "acme"}), w, nil) {
 			require.Len(t, got, 1, "its own: %s", name)
 		}
-		for name, got := range read(t, store.Tenant(all), w, ptr("acme")) {
+		for name, got := range read(t, store.Tenant(all), w, new("acme")) {
 			require.Len(t, got, 1, "a platform key that names it: %s", name)
 		}
 		for name, got := range read(t, store.Tenant(models.Reach{Tenant: "rival"}), w, nil) {
 			require.Empty(t, got, "another's: %s", name)
 		}
-		for name, got := range read(t, store.Tenant(models.Reach{Tenant: "rival"}), w, ptr("acme")) {
+		for name, got := range read(t, store.Tenant(models.Reach{Tenant: "rival"}), w, new("acme")) {
 			require.Empty(t, got, "another's, named: %s", name)
 		}
 		for name, got := range read(t, store.Tenant(models.Reach{}), w, nil) {
 			require.Empty(t, got, "nobody's: %s", name)
 		}
-		elsewhere := read(t, store.Tenant(all), w, ptr("rival"))
+		elsewhere := read(t, store.Tenant(all), w, new("rival"))
 		for _, name := range []string{"Webhooks", "WebhookCount", "Events", "Deliveries", "DeliveriesOfWebhooks", "DeliveriesOfEvents", "Stats"} {
 			require.Empty(t, elsewhere[name], "a platform key that names another: %s", name)
 		}
@@ -238,11 +238,11 @@ func TestTenant_StatementsOfLists(t *testing.T) {
 		seen := store.Observe()
 		r := store.Tenant(all)
 		middle := func(cursors []string) models.Page {
-			return models.Page{First: ptr(1), After: &cursors[1], Before: &cursors[3]}
+			return models.Page{First: new(1), After: &cursors[1], Before: &cursors[3]}
 		}
 		for name, list := range map[string]func(models.Page) ([]string, error){
 			"Webhooks": func(p models.Page) ([]string, error) {
-				got, err := r.Webhooks(ctx, models.WebhookFilter{Search: ptr("crm"), EventType: ptr("participant.created")}, p)
+				got, err := r.Webhooks(ctx, models.WebhookFilter{Search: new("crm"), EventType: new("participant.created")}, p)
 				return got.Cursors, err
 			},
 			"Events": func(p models.Page) ([]string, error) {
@@ -333,10 +333,10 @@ func TestTenant_PagesUseIndexes(t *testing.T) {
 		"webhook's status": {models.DeliveryFilter{WebhookID: &w.webhook.ID, Statuses: statuses{models.DeliveryFailed}}, "deliveries_webhook"},
 		"outcome":          {models.DeliveryFilter{Outcomes: []models.Outcome{models.OutcomeTimeout}}, "deliveries_tenant_outcome"},
 		"trigger":          {models.DeliveryFilter{Triggers: []models.Trigger{models.TriggerTest}}, "deliveries_tenant_trigger"},
-		"response":         {models.DeliveryFilter{ResponseMin: ptr(404), ResponseMax: ptr(404)}, "deliveries_tenant"},
-		"window":           {models.DeliveryFilter{Since: ptr(now.Add(-time.Hour)), Until: ptr(now)}, "deliveries_tenant"},
+		"response":         {models.DeliveryFilter{ResponseMin: new(404), ResponseMax: new(404)}, "deliveries_tenant"},
+		"window":           {models.DeliveryFilter{Since: new(now.Add(-time.Hour)), Until: new(now)}, "deliveries_tenant"},
 	} {
-		for _, page := range []models.Page{{}, after, {Last: ptr(5), Before: after.After}} {
+		for _, page := range []models.Page{{}, after, {Last: new(5), Before: after.After}} {
 			seen.Take()
 			_, err := own.Deliveries(ctx, test.filter, page)
 			require.NoError(t, err, name)
@@ -353,7 +353,7 @@ func TestTenant_PagesUseIndexes(t *testing.T) {
 		"all":   {},
 		"type":  {EventTypes: []string{"a"}},
 		"types": {EventTypes: []string{"a", "b"}},
-		"key":   {IdempotencyKey: ptr("once")},
+		"key":   {IdempotencyKey: new("once")},
 	} {
 		seen.Take()
 		_, err := own.Events(ctx, filter, models.Page{After: &firstEvents.Cursors[0]})

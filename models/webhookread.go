@@ -126,7 +126,7 @@ func (t *Tenant) RevisionsInForce(ctx context.Context, tenant, parent string, ep
 		columns = append(columns, "r."+c+" AS r_"+c)
 	}
 	out := !storable(tenant) || !t.reach.All && tenant != t.reach.Tenant
-	l := byID("explain", parent, PrefixWebhook, func(r *inForce) string { return r.Webhook.ID })
+	l := byID("explain", parent, PrefixWebhook, func(r *inForce) string { return r.ID })
 	l.column = "webhooks.id"
 	rows, err := page(ctx, t.store, l, p, func(db *gorm.DB) []*gorm.DB {
 		// In: the epoch. Out: each webhook of the tenant with at most one revision.

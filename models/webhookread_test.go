@@ -32,9 +32,9 @@ func TestTenant_WebhookFilters(t *testing.T) {
 			w.StatusReason = ptr(models.ReasonByUser)
 		})
 		add(`back\slash`, func(w *models.Webhook) {
-			w.EventTypes, w.TargetURL, w.ExternalID = models.StringList{"x"}, "https://Partner.example/In", ptr("Ext-7")
+			w.EventTypes, w.TargetURL, w.ExternalID = models.StringList{"x"}, "https://Partner.example/In", new("Ext-7")
 		})
-		gone := newWebhook(t, store, "acme", func(w *models.Webhook) { w.Name, w.ExternalID = "gone", ptr("gone") })
+		gone := newWebhook(t, store, "acme", func(w *models.Webhook) { w.Name, w.ExternalID = "gone", new("gone") })
 		require.NoError(t, store.DeleteWebhook(ctx, all, gone.ID))
 		newWebhook(t, store, "rival", func(w *models.Webhook) { w.Name = "rival's" })
 
@@ -46,22 +46,22 @@ func TestTenant_WebhookFilters(t *testing.T) {
 		}{
 			"all, newest first":  {models.WebhookFilter{}, every},
 			"status":             {models.WebhookFilter{Status: ptr(models.WebhookPaused)}, []string{"100%_sure"}},
-			"type":               {models.WebhookFilter{EventType: ptr("participant.created")}, []string{"star", "prefix", "exact"}},
-			"later type":         {models.WebhookFilter{EventType: ptr("participant.merged")}, []string{"star", "prefix"}},
-			"pattern":            {models.WebhookFilter{EventType: ptr("participant.*")}, []string{"prefix"}},
-			"star":               {models.WebhookFilter{EventType: ptr("*")}, []string{"star"}},
-			"notice":             {models.WebhookFilter{EventType: ptr("webhook.failing")}, []string{"notices"}},
-			"part of a name":     {models.WebhookFilter{EventType: ptr("created")}, []string{"star"}},
-			"other case":         {models.WebhookFilter{EventType: ptr("Participant.created")}, []string{"star"}},
-			"search name":        {models.WebhookFilter{Search: ptr("STAR")}, []string{"star"}},
-			"search URL":         {models.WebhookFilter{Search: ptr("partner.EXAMPLE/in")}, []string{`back\slash`}},
-			"search external id": {models.WebhookFilter{Search: ptr("ext-7")}, []string{`back\slash`}},
-			"search percent":     {models.WebhookFilter{Search: ptr("0%")}, []string{"100%_sure"}},
-			"search underscore":  {models.WebhookFilter{Search: ptr("_")}, []string{"100%_sure"}},
-			"search backslash":   {models.WebhookFilter{Search: ptr(`\`)}, []string{`back\slash`}},
-			"search nothing":     {models.WebhookFilter{Search: ptr("")}, every},
-			"search quote":       {models.WebhookFilter{Search: ptr(`' OR 1=1 --`)}, nil},
-			"together":           {models.WebhookFilter{Search: ptr("e"), EventType: ptr("participant.created"), Status: ptr(models.WebhookActive)}, []string{"star", "prefix", "exact"}},
+			"type":               {models.WebhookFilter{EventType: new("participant.created")}, []string{"star", "prefix", "exact"}},
+			"later type":         {models.WebhookFilter{EventType: new("participant.merged")}, []string{"star", "prefix"}},
+			"pattern":            {models.WebhookFilter{EventType: new("participant.*")}, []string{"prefix"}},
+			"star":               {models.WebhookFilter{EventType: new("*")}, []string{"star"}},
+			"notice":             {models.WebhookFilter{EventType: new("webhook.failing")}, []string{"notices"}},
+			"part of a name":     {models.WebhookFilter{EventType: new("created")}, []string{"star"}},
+			"other case":         {models.WebhookFilter{EventType: new("Participant.created")}, []string{"star"}},
+			"search name":        {models.WebhookFilter{Search: new("STAR")}, []string{"star"}},
+			"search URL":         {models.WebhookFilter{Search: new("partner.EXAMPLE/in")}, []string{`back\slash`}},
+			"search external id": {models.WebhookFilter{Search: new("ext-7")}, []string{`back\slash`}},
+			"search percent":     {models.WebhookFilter{Search: new("0%")}, []string{"100%_sure"}},
+			"search underscore":  {models.WebhookFilter{Search: new("_")}, []string{"100%_sure"}},
+			"search backslash":   {models.WebhookFilter{Search: new(`\`)}, []string{`back\slash`}},
+			"search nothing":     {models.WebhookFilter{Search: new("")}, every},
+			"search quote":       {models.WebhookFilter{Search: new(`' OR 1=1 --`)}, nil},
+			"together":           {models.WebhookFilter{Search: new("e"), EventType: new("participant.created"), Status: ptr(models.WebhookActive)}, []string{"star", "prefix", "exact"}},
 		} {
 			got, err := r.Webhooks(ctx, test.filter, models.Page{})
 			require.NoError(t, err, name)
@@ -102,7 +102,7 @@ func TestTenant_EventFilters(t *testing.T) {
 		add("old", "a", noon.Add(-48*time.Hour), nil)
 		add("noon", "a", noon, nil)
 		add("keyed", "b", noon.Add(time.Millisecond), func(e *models.Event) {
-			e.IdempotencyKey, e.CreatedAt = ptr("K"), noon.Add(time.Microsecond)
+			e.IdempotencyKey, e.CreatedAt = new("K"), noon.Add(time.Microsecond)
 		})
 		add("late", "c", noon.Add(time.Hour), nil)
 		add("skewed", "c", noon.Add(2*time.Hour), func(e *models.Event) { e.CreatedAt = noon.Add(-22 * time.Hour) })
@@ -116,18 +116,18 @@ func TestTenant_EventFilters(t *testing.T) {
 			"all, without tests":   {models.EventFilter{}, []string{"skewed", "late", "keyed", "noon", "old"}},
 			"type":                 {models.EventFilter{EventTypes: []string{"a"}}, []string{"noon", "old"}},
 			"types":                {models.EventFilter{EventTypes: []string{"c", "a", "a"}}, []string{"skewed", "late", "noon", "old"}},
-			"key":                  {models.EventFilter{IdempotencyKey: ptr("K")}, []string{"keyed"}},
-			"key of another case":  {models.EventFilter{IdempotencyKey: ptr("k")}, nil},
+			"key":                  {models.EventFilter{IdempotencyKey: new("K")}, []string{"keyed"}},
+			"key of another case":  {models.EventFilter{IdempotencyKey: new("k")}, nil},
 			"since, inclusive":     {models.EventFilter{Since: &noon}, []string{"late", "keyed", "noon"}},
-			"since, finer":         {models.EventFilter{Since: ptr(noon.Add(time.Nanosecond))}, []string{"late", "keyed"}},
+			"since, finer":         {models.EventFilter{Since: new(noon.Add(time.Nanosecond))}, []string{"late", "keyed"}},
 			"until, exclusive":     {models.EventFilter{Until: &noon}, []string{"skewed", "old"}},
-			"until, finer":         {models.EventFilter{Until: ptr(noon.Add(time.Nanosecond))}, []string{"skewed", "noon", "old"}},
-			"window":               {models.EventFilter{Since: ptr(noon.Add(-23 * time.Hour)), Until: ptr(noon.Add(-21 * time.Hour))}, []string{"skewed"}},
-			"before all time":      {models.EventFilter{Until: ptr(time.Date(1, 1, 1, 0, 0, 0, 0, time.UTC))}, nil},
-			"since ages":           {models.EventFilter{Since: ptr(time.Date(1, 1, 1, 0, 0, 0, 0, time.UTC)), EventTypes: []string{"b"}}, []string{"keyed"}},
-			"until the end":        {models.EventFilter{Until: ptr(time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)), EventTypes: []string{"b"}}, []string{"keyed"}},
+			"until, finer":         {models.EventFilter{Until: new(noon.Add(time.Nanosecond))}, []string{"skewed", "noon", "old"}},
+			"window":               {models.EventFilter{Since: new(noon.Add(-23 * time.Hour)), Until: new(noon.Add(-21 * time.Hour))}, []string{"skewed"}},
+			"before all time":      {models.EventFilter{Until: new(time.Date(1, 1, 1, 0, 0, 0, 0, time.UTC))}, nil},
+			"since ages":           {models.EventFilter{Since: new(time.Date(1, 1, 1, 0, 0, 0, 0, time.UTC)), EventTypes: []string{"b"}}, []string{"keyed"}},
+			"until the end":        {models.EventFilter{Until: new(time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)), EventTypes: []string{"b"}}, []string{"keyed"}},
 			"empty window":         {models.EventFilter{Since: &noon, Until: &noon}, nil},
-			"window the wrong way": {models.EventFilter{Since: ptr(noon.Add(time.Hour)), Until: &noon}, nil},
+			"window the wrong way": {models.EventFilter{Since: new(noon.Add(time.Hour)), Until: &noon}, nil},
 		} {
 			got, err := r.Events(ctx, test.filter, models.Page{})
 			require.NoError(t, err, name)
@@ -154,9 +154,9 @@ func TestTenant_DeliveryFilters(t *testing.T) {
 				d.Status, d.LastOutcome, d.LastStatus, d.AttemptCount = status, &outcome, code, 1
 			}
 		}
-		add("ok", created, crm, ended(models.DeliverySucceeded, models.OutcomeSuccess, ptr(200)))
-		add("no content", sent, crm, ended(models.DeliverySucceeded, models.OutcomeSuccess, ptr(204)))
-		add("500", created, mail, ended(models.DeliveryRetrying, models.OutcomeHTTPError, ptr(500)))
+		add("ok", created, crm, ended(models.DeliverySucceeded, models.OutcomeSuccess, new(200)))
+		add("no content", sent, crm, ended(models.DeliverySucceeded, models.OutcomeSuccess, new(204)))
+		add("500", created, mail, ended(models.DeliveryRetrying, models.OutcomeHTTPError, new(500)))
 		add("timeout", sent, mail, ended(models.DeliveryFailed, models.OutcomeTimeout, nil))
 		add("new", created, mail, nil)
 		add("test", created, crm, func(d *models.Delivery) { d.Trigger = models.TriggerTest })
@@ -183,12 +183,12 @@ func TestTenant_DeliveryFilters(t *testing.T) {
 			"trigger":        {models.DeliveryFilter{Triggers: []models.Trigger{models.TriggerTest}}, []string{"test"}},
 			"automatic":      {models.DeliveryFilter{Triggers: []models.Trigger{models.TriggerAutomatic}}, every[1:]},
 			"triggers":       {models.DeliveryFilter{Triggers: []models.Trigger{models.TriggerTest, models.TriggerReplay}}, []string{"test"}},
-			"response 2xx":   {models.DeliveryFilter{ResponseMin: ptr(200), ResponseMax: ptr(299)}, []string{"no content", "ok"}},
-			"response up":    {models.DeliveryFilter{ResponseMin: ptr(204)}, []string{"500", "no content"}},
-			"response down":  {models.DeliveryFilter{ResponseMax: ptr(199)}, nil},
-			"response none":  {models.DeliveryFilter{ResponseMin: ptr(1)}, []string{"500", "no content", "ok"}},
-			"since the past": {models.DeliveryFilter{Since: ptr(time.Now().Add(-time.Hour))}, every},
-			"until the past": {models.DeliveryFilter{Until: ptr(time.Now().Add(-time.Hour))}, nil},
+			"response 2xx":   {models.DeliveryFilter{ResponseMin: new(200), ResponseMax: new(299)}, []string{"no content", "ok"}},
+			"response up":    {models.DeliveryFilter{ResponseMin: new(204)}, []string{"500", "no content"}},
+			"response down":  {models.DeliveryFilter{ResponseMax: new(199)}, nil},
+			"response none":  {models.DeliveryFilter{ResponseMin: new(1)}, []string{"500", "no content", "ok"}},
+			"since the past": {models.DeliveryFilter{Since: new(time.Now().Add(-time.Hour))}, every},
+			"until the past": {models.DeliveryFilter{Until: new(time.Now().Add(-time.Hour))}, nil},
 		} {
 			got, err := r.Deliveries(ctx, test.filter, models.Page{})
 			require.NoError(t, err, name)
@@ -200,12 +200,12 @@ func TestTenant_DeliveryFilters(t *testing.T) {
 		}
 		// Two lists of several values, split by one, over pages in both directions.
 		f := models.DeliveryFilter{Statuses: statuses{models.DeliverySucceeded, models.DeliveryPending, models.DeliveryFailed}, EventTypes: []string{"message.sent", "participant.created"}}
-		first, err := r.Deliveries(ctx, f, models.Page{First: ptr(2)})
+		first, err := r.Deliveries(ctx, f, models.Page{First: new(2)})
 		require.NoError(t, err)
-		second, err := r.Deliveries(ctx, f, models.Page{First: ptr(9), After: &first.Cursors[1]})
+		second, err := r.Deliveries(ctx, f, models.Page{First: new(9), After: &first.Cursors[1]})
 		require.NoError(t, err)
 		require.Equal(t, []string{"timeout", "no content", "ok"}, ids(second.Items, func(d models.Delivery) string { return names[d.ID] }))
-		back, err := r.Deliveries(ctx, f, models.Page{Last: ptr(2), Before: &second.Cursors[0]})
+		back, err := r.Deliveries(ctx, f, models.Page{Last: new(2), Before: &second.Cursors[0]})
 		require.NoError(t, err)
 		require.Equal(t, first.Items, back.Items)
 		require.True(t, back.HasNext)
@@ -259,7 +259,7 @@ func TestTenant_RevisionsInForce(t *testing.T) {
 		epoch, err := store.ConfigEpoch(ctx)
 		require.NoError(t, err)
 		_, err = store.UpdateWebhook(ctx, all, edited.ID, nil, func(w *models.Webhook) error {
-			w.Filter, w.EventTypes = ptr("false"), models.StringList{"message.sent"}
+			w.Filter, w.EventTypes = new("false"), models.StringList{"message.sent"}
 			return nil
 		})
 		require.NoError(t, err)
@@ -269,7 +269,7 @@ func TestTenant_RevisionsInForce(t *testing.T) {
 		require.NoError(t, store.DeleteWebhook(ctx, all, gone.ID))
 
 		for _, reach := range []models.Reach{all, {Tenant: "acme"}} {
-			first, err := store.Tenant(reach).RevisionsInForce(ctx, "acme", "evt", epoch, models.Page{First: ptr(2)})
+			first, err := store.Tenant(reach).RevisionsInForce(ctx, "acme", "evt", epoch, models.Page{First: new(2)})
 			require.NoError(t, err)
 			require.True(t, first.HasNext)
 			require.Equal(t, later.ID, first.Items[0].Webhook.ID)
@@ -281,7 +281,7 @@ func TestTenant_RevisionsInForce(t *testing.T) {
 			require.NoError(t, err)
 			require.Len(t, second.Items, 1)
 			require.True(t, second.HasPrevious)
-			require.Equal(t, ptr("false"), second.Items[0].Webhook.Filter, "now")
+			require.Equal(t, new("false"), second.Items[0].Webhook.Filter, "now")
 			require.Equal(t, &models.Revision{
 				WebhookID: edited.ID, Revision: 1, Epoch: edited.Epoch, Tenant: "acme", EventTypes: edited.EventTypes,
 				Status: models.WebhookActive, CreatedAt: edited.CreatedAt,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"testing"
@@ -31,11 +32,11 @@ func TestCreateWebhook(t *testing.T) {
 	modelstest.Each(t, func(t *testing.T, store *models.Store) {
 		ctx := t.Context()
 		w := models.Webhook{
-			Tenant: "acme", ExternalID: ptr("crm"), Name: "CRM Sync", TargetURL: "https://crm.example/hook",
-			EventTypes: models.StringList{"a", "b.*"}, Filter: ptr("true"), PayloadQuery: ptr("subscription { event { id } }"),
+			Tenant: "acme", ExternalID: new("crm"), Name: "CRM Sync", TargetURL: "https://crm.example/hook",
+			EventTypes: models.StringList{"a", "b.*"}, Filter: new("true"), PayloadQuery: new("subscription { event { id } }"),
 			SealedHeaders: "headers", Timeout: ptr(models.Millis(1500 * time.Millisecond)),
-			RetrySchedule: &models.Schedule{time.Second, time.Hour}, RateLimitPerSecond: ptr(5), Signing: models.SigningEd25519,
-			SealedKey: "key", PublicKey: ptr("whpk_"),
+			RetrySchedule: &models.Schedule{time.Second, time.Hour}, RateLimitPerSecond: new(5), Signing: models.SigningEd25519,
+			SealedKey: "key", PublicKey: new("whpk_"),
 		}
 		require.NoError(t, store.CreateWebhook(ctx, &w))
 		require.Equal(t, models.WebhookActive, w.Status)
@@ -47,7 +48,7 @@ func TestCreateWebhook(t *testing.T) {
 		change := lastChange(t, store)
 		require.Equal(t, models.Change{Epoch: w.Epoch, Tenant: "acme", Kind: models.ChangedWebhook, ObjectID: w.ID, CreatedAt: w.CreatedAt}, change)
 
-		again := models.Webhook{Tenant: "acme", ExternalID: ptr("crm"), Name: "again", EventTypes: models.StringList{"a"}}
+		again := models.Webhook{Tenant: "acme", ExternalID: new("crm"), Name: "again", EventTypes: models.StringList{"a"}}
 		var conflict *models.ConflictError
 		require.ErrorAs(t, store.CreateWebhook(ctx, &again), &conflict)
 		require.Equal(t, w.ID, conflict.ID)
@@ -56,9 +57,9 @@ func TestCreateWebhook(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, 1, n)
 
-		newWebhook(t, store, "rival", func(w *models.Webhook) { w.ExternalID = ptr("crm") })
+		newWebhook(t, store, "rival", func(w *models.Webhook) { w.ExternalID = new("crm") })
 		require.NoError(t, store.DeleteWebhook(ctx, all, w.ID))
-		newWebhook(t, store, "acme", func(w *models.Webhook) { w.ExternalID = ptr("crm") })
+		newWebhook(t, store, "acme", func(w *models.Webhook) { w.ExternalID = new("crm") })
 	})
 }
 
@@ -71,7 +72,7 @@ func TestCreateWebhook_RacingCallsMakeOne(t *testing.T) {
 		var calls sync.WaitGroup
 		for i := range callers {
 			calls.Go(func() {
-				made[i] = models.Webhook{Tenant: "acme", ExternalID: ptr("crm"), Name: "n", EventTypes: models.StringList{"a"}}
+				made[i] = models.Webhook{Tenant: "acme", ExternalID: new("crm"), Name: "n", EventTypes: models.StringList{"a"}}
 				errs[i] = store.CreateWebhook(t.Context(), &made[i])
 			})
 		}
@@ -94,16 +95,16 @@ func TestUpdateWebhook(t *testing.T) {
 	modelstest.Each(t, func(t *testing.T, store *models.Store) {
 		ctx := t.Context()
 		acme := models.Reach{Tenant: "acme"}
-		w := newWebhook(t, store, "acme", func(w *models.Webhook) { w.Filter = ptr("true") })
-		other := newWebhook(t, store, "acme", func(w *models.Webhook) { w.ExternalID = ptr("taken") })
+		w := newWebhook(t, store, "acme", func(w *models.Webhook) { w.Filter = new("true") })
+		other := newWebhook(t, store, "acme", func(w *models.Webhook) { w.ExternalID = new("taken") })
 		rename := func(name string) func(*models.Webhook) error {
 			return func(w *models.Webhook) error { w.Name = name; return nil }
 		}
 
-		got, err := store.UpdateWebhook(ctx, acme, w.ID, ptr(1), func(w *models.Webhook) error {
+		got, err := store.UpdateWebhook(ctx, acme, w.ID, new(1), func(w *models.Webhook) error {
 			w.Name, w.Filter = "new", nil
 			w.ID, w.Tenant, w.Version, w.Revision, w.Status = "x", "x", 99, 99, models.WebhookDisabled
-			w.PreviousExpiresAt = ptr(time.Date(2030, 1, 1, 0, 0, 0, 1, time.FixedZone("x", 3600)))
+			w.PreviousExpiresAt = new(time.Date(2030, 1, 1, 0, 0, 0, 1, time.FixedZone("x", 3600)))
 			return nil
 		})
 		require.NoError(t, err)
@@ -123,12 +124,12 @@ func TestUpdateWebhook(t *testing.T) {
 		same, err := store.UpdateWebhook(ctx, acme, w.ID, nil, rename("new"))
 		require.NoError(t, err)
 		require.Equal(t, read, same, "no change, no version")
-		_, err = store.UpdateWebhook(ctx, acme, w.ID, ptr(1), rename("late"))
+		_, err = store.UpdateWebhook(ctx, acme, w.ID, new(1), rename("late"))
 		require.ErrorIs(t, err, models.ErrVersion)
 		refused := errors.New("refused")
 		_, err = store.UpdateWebhook(ctx, acme, w.ID, nil, func(w *models.Webhook) error { w.Name = "half"; return refused })
 		require.ErrorIs(t, err, refused)
-		_, err = store.UpdateWebhook(ctx, acme, w.ID, nil, func(w *models.Webhook) error { w.ExternalID = ptr("taken"); return nil })
+		_, err = store.UpdateWebhook(ctx, acme, w.ID, nil, func(w *models.Webhook) error { w.ExternalID = new("taken"); return nil })
 		var conflict *models.ConflictError
 		require.ErrorAs(t, err, &conflict)
 		require.Equal(t, other.ID, conflict.ID)
@@ -157,7 +158,7 @@ func TestUpdateWebhook_OneExpectedVersionOneWinner(t *testing.T) {
 		var calls sync.WaitGroup
 		for i := range errs {
 			calls.Go(func() {
-				_, errs[i] = store.UpdateWebhook(t.Context(), all, w.ID, ptr(1), func(w *models.Webhook) error {
+				_, errs[i] = store.UpdateWebhook(t.Context(), all, w.ID, new(1), func(w *models.Webhook) error {
 					w.Name = fmt.Sprint("winner ", i)
 					return nil
 				})
@@ -238,19 +239,19 @@ func TestSetWebhookStatus_Transitions(t *testing.T) {
 func everyState(t testing.TB, store *models.Store, w models.Webhook) map[string]string {
 	t.Helper()
 	e := newEvent(t, store, w.Tenant, nil)
-	later := newEvent(t, store, w.Tenant, func(e *models.Event) { e.DeliverAt = ptr(time.Now().Add(time.Hour)) })
+	later := newEvent(t, store, w.Tenant, func(e *models.Event) { e.DeliverAt = new(time.Now().Add(time.Hour)) })
 	names := map[string]string{}
 	add := func(name string, e models.Event, status models.DeliveryStatus, reason *models.DeliveryStatusReason, attempts int) {
 		d := newDelivery(t, store, e, w, func(d *models.Delivery) {
 			d.Status, d.StatusReason, d.AttemptCount = status, reason, attempts
 			if e.DeliverAt != nil {
-				d.NextAttemptAt = ptr(models.Instant(*e.DeliverAt))
+				d.NextAttemptAt = new(models.Instant(*e.DeliverAt))
 			}
 			switch {
 			case status == models.DeliveryHeld:
 				d.NextAttemptAt = nil
 			case !status.Open():
-				d.NextAttemptAt, d.CompletedAt = nil, ptr(models.Instant(time.Now()))
+				d.NextAttemptAt, d.CompletedAt = nil, new(models.Instant(time.Now()))
 			}
 		})
 		names[d.ID] = name
@@ -298,9 +299,7 @@ func TestSetWebhookStatus_MovesDeliveries(t *testing.T) {
 		"cancelled": "CANCELLED CANCELLED_BY_USER", "skipped": "SKIPPED WEBHOOK_DISABLED",
 	}
 	with := func(open map[string]string) map[string]string {
-		for k, v := range ended {
-			open[k] = v
-		}
+		maps.Copy(open, ended)
 		return open
 	}
 	everyOpen := func(state string) map[string]string {
@@ -450,7 +449,7 @@ func TestSetWebhookStatus_ResumingClearsTheRunOfFailures(t *testing.T) {
 			want int
 		}{{models.WebhookDisabled, 0}, {models.WebhookPaused, 7}} {
 			w := newWebhook(t, store, "acme", func(w *models.Webhook) { w.Status = test.from })
-			since := ptr(models.Instant(time.Now()))
+			since := new(models.Instant(time.Now()))
 			require.NoError(t, store.Insert(ctx, &models.WebhookHealth{
 				WebhookID: w.ID, ConsecutiveFailures: 7, FailingSince: since, LastFailureAt: since, NotifiedAt: since,
 			}))

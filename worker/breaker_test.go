@@ -358,7 +358,7 @@ func TestBreaker_Model(t *testing.T) {
 			worker: rapid.IntRange(0, 2).Draw(rt, "worker"),
 			told:   rapid.SampledFrom([]verdict{tellsWell, tellsBroken, tellsBroken, tellsNothing}).Draw(rt, "told"),
 			dies:   rapid.IntRange(0, 9).Draw(rt, "dies") == 9,
-			after:  rapid.SampledFrom([]time.Duration{1200, 3000, 8000}).Draw(rt, "after") * time.Millisecond,
+			after:  rapid.SampledFrom([]time.Duration{1200 * time.Millisecond, 3 * time.Second, 8 * time.Second}).Draw(rt, "after"),
 		}
 	}), 1, 60)
 	rapid.Check(t, func(rt *rapid.T) {

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"path/filepath"
 	"sync"
@@ -78,9 +79,7 @@ type Server struct {
 func Start(t testing.TB, stack Stack, override map[string]string) *Server {
 	t.Helper()
 	env := Environment(t, stack)
-	for name, value := range override {
-		env[name] = value
-	}
+	maps.Copy(env, override)
 	return StartWith(t, app.RoleAll, env)
 }
 

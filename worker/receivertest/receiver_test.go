@@ -90,7 +90,7 @@ func TestReceiverHangsUntilTheClientGoes(t *testing.T) {
 }
 
 // The end of a test ends what hangs; goleak would find a handler left behind.
-func TestReceiverStopsWithItsTest(t *testing.T) {
+func TestReceiverStopsWithItsTest(t *testing.T) { //nolint:tparallel // the outer test looks at what the inner one left
 	t.Parallel()
 	key := newKey(t)
 	done := make(chan int, 1)

@@ -104,7 +104,7 @@ func (a *authority) issue(template *x509.Certificate) (der []byte, key *ecdsa.Pr
 
 // tlsConfig makes the certificate and settings of the receiver's mode.
 func (r *Receiver) tlsConfig(protocols ...string) *tls.Config {
-	config := &tls.Config{NextProtos: protocols, MinVersion: tls.VersionTLS10} //nolint:gosec // OldVersion must be able to offer what clients refuse
+	config := &tls.Config{NextProtos: protocols, MinVersion: tls.VersionTLS10}
 	leaf := certificateTemplate(Host)
 	leaf.DNSNames, leaf.IPAddresses = []string{Host}, []net.IP{net.IPv4(127, 0, 0, 1)}
 	leaf.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
