@@ -82,6 +82,7 @@ type App struct {
 	replayer   *control.Replayer
 	graph      *graph.Handler
 	addr       net.Addr
+	adminAddr  net.Addr
 	now        func() time.Time
 	adminKey   string
 }
@@ -276,7 +277,10 @@ func (a *App) start(ctx context.Context) (err error) {
 	if c.AdminListenAddr != "" {
 		mux := http.NewServeMux()
 		a.operatorRoutes(mux)
-		if _, err := a.listen(ctx, "operators'", c.AdminListenAddr, secured(mux)); err != nil {
+		if a.graph != nil {
+			a.loginRoutes(mux)
+		}
+		if a.adminAddr, err = a.listen(ctx, "operators'", c.AdminListenAddr, secured(mux)); err != nil {
 			return err
 		}
 	}
@@ -302,6 +306,9 @@ func (a *App) Stop(ctx context.Context) error { return a.lifecycle.stop(ctx) }
 
 // Addr is where the process listens, once Start returned.
 func (a *App) Addr() net.Addr { return a.addr }
+
+// AdminAddr is where the operators' pages are, once Start returned; nil: beside everything else.
+func (a *App) AdminAddr() net.Addr { return a.adminAddr }
 
 // Faults gives the first part that ended by itself; the process should stop then.
 func (a *App) Faults() <-chan error { return a.faults }

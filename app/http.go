@@ -33,10 +33,8 @@ func (a *App) routes() http.Handler {
 	}
 	if a.graph != nil {
 		mux.Handle("/graphql", a.sessions.attach(a.auth.Middleware(a.graph)))
-		mux.Handle("/console/", console.Assets())
-		mux.HandleFunc("/login", a.sessions.login)
-		mux.HandleFunc("/logout", a.sessions.logout)
-		mux.Handle("GET /{$}", console.Page())
+		a.loginRoutes(mux)
+		mux.Handle("GET /{$}", page(console.Page()))
 		mux.HandleFunc("GET /.well-known/webhook-keys/{id}", a.webhookKeys)
 	}
 	if a.options.Inbox != nil {
@@ -46,20 +44,45 @@ func (a *App) routes() http.Handler {
 	return secured(mux)
 }
 
-// secured sets the headers that every answer of ours carries. GraphiQL draws its own styles, so
-// styles alone may be inline.
+// loginRoutes mounts what a browser needs to sign in.
+func (a *App) loginRoutes(mux *http.ServeMux) {
+	mux.Handle("/console/", console.Assets())
+	mux.HandleFunc("/login", a.sessions.login)
+	mux.HandleFunc("/logout", a.sessions.logout)
+}
+
+// What browsers may do with our answers. Pages load what they need from here and carry no script
+// and no style of their own; everything else is data, and does nothing even where it is opened as
+// a page.
+const (
+	pagePolicy = "default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self' data:; " +
+		"connect-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+	dataPolicy = "default-src 'none'; frame-ancestors 'none'"
+)
+
+const policyHeader = "Content-Security-Policy"
+
+// secured sets the headers that every answer of ours carries. Pages replace the policy.
 func secured(next http.Handler) http.Handler {
-	const policy = "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; " +
-		"font-src 'self' data:; connect-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
-		h.Set("Content-Security-Policy", policy)
+		h.Set(policyHeader, dataPolicy)
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("X-Frame-Options", "DENY")
 		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("Cross-Origin-Opener-Policy", "same-origin")
+		h.Set("Cross-Origin-Resource-Policy", "same-origin")
 		if secure(r) {
 			h.Set("Strict-Transport-Security", "max-age=31536000; includeSubDomains")
 		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// page lets a handler's answers be pages.
+func page(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set(policyHeader, pagePolicy)
 		next.ServeHTTP(w, r)
 	})
 }

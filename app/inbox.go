@@ -221,6 +221,7 @@ func (b *Inbox) page(w http.ResponseWriter) {
 	b.mu.Unlock()
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set(policyHeader, pagePolicy)
 	_ = inboxPage.Execute(w, struct {
 		Answer   string
 		Answers  []choice

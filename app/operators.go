@@ -1,9 +1,12 @@
 package app
 
 import (
+	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
+	"maps"
 	"net/http"
 	"strings"
 	"time"
@@ -43,22 +46,51 @@ func (a *App) operatorRoutes(mux *http.ServeMux) {
 		ResultFormatter:  asynqmon.ResultFormatterFunc(func(string, []byte) string { return "" }),
 	})
 	a.lifecycle.onStop("queue UI", func(context.Context) error { return ui.Close() })
-	page := a.operatorsOnly(queueUI(ui))
-	mux.Handle(queueUIPath+"/", page)
+	mux.Handle(queueUIPath+"/", a.operatorsOnly(queueUI(ui)))
 	mux.Handle(queueUIPath, http.RedirectHandler(queueUIPath+"/", http.StatusMovedPermanently))
 }
 
-// queueUI relaxes the policy of pages for the queue's web UI, whose page carries a script of its
-// own; nothing may be loaded from elsewhere all the same.
+// queueUI serves the queue's web UI under a policy as strict as that of our own pages. Its page
+// carries scripts of its own, and its script makes style elements: both are let through by a nonce
+// that is new for each answer.
 func queueUI(ui http.Handler) http.Handler {
-	const policy = "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; " +
-		"font-src 'self' data:; connect-src 'self'; object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Security-Policy", policy)
 		w.Header().Set("Cache-Control", "no-store")
-		ui.ServeHTTP(w, r)
+		path := strings.TrimPrefix(r.URL.Path, queueUIPath)
+		if strings.HasPrefix(path, "/api/") || strings.HasPrefix(path, "/static/") {
+			ui.ServeHTTP(w, r)
+			return
+		}
+		answer := &bufferedAnswer{header: http.Header{}, status: http.StatusOK}
+		ui.ServeHTTP(answer, r)
+		maps.Copy(w.Header(), answer.header)
+		body := answer.body.Bytes()
+		if kind := answer.header.Get("Content-Type"); kind == "" || strings.HasPrefix(kind, "text/html") {
+			nonce := rand.Text()
+			body = bytes.ReplaceAll(body, []byte("<script>"), []byte(`<script nonce="`+nonce+`">`))
+			body = bytes.Replace(body, []byte("<head>"), []byte(`<head><meta property="csp-nonce" content="`+nonce+`"/>`), 1)
+			w.Header().Set("Content-Type", "text/html; charset=utf-8")
+			w.Header().Set(policyHeader, strings.NewReplacer(
+				"script-src 'self'", "script-src 'self' 'nonce-"+nonce+"'", "style-src 'self'", "style-src 'self' 'nonce-"+nonce+"'",
+			).Replace(pagePolicy))
+		}
+		w.WriteHeader(answer.status)
+		_, _ = w.Write(body)
 	})
 }
+
+// bufferedAnswer keeps an answer that is changed before it is sent. Only pages of a known size are.
+type bufferedAnswer struct {
+	header http.Header
+	status int
+	body   bytes.Buffer
+}
+
+func (b *bufferedAnswer) Header() http.Header { return b.header }
+
+func (b *bufferedAnswer) WriteHeader(status int) { b.status = status }
+
+func (b *bufferedAnswer) Write(p []byte) (int, error) { return b.body.Write(p) }
 
 // operatorsOnly lets through who has the scope ADMIN: by the Authorization header (Bearer, or
 // Basic with the key as the password, as a browser asks for it) or by a session. A browser
@@ -87,6 +119,11 @@ func (a *App) operatorsOnly(next http.Handler) http.Handler {
 	})
 	return a.sessions.attach(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if _, password, ok := r.BasicAuth(); ok {
+			// A browser sends these by itself, like a cookie, and with other sites' requests too.
+			if err := a.sessions.origin.Check(asChanging(r)); err != nil {
+				http.Error(w, "cross-origin request refused", http.StatusForbidden)
+				return
+			}
 			r = r.Clone(r.Context())
 			r.Header.Set("Authorization", "Bearer "+password)
 		}

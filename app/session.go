@@ -263,6 +263,7 @@ var loginPage = template.Must(template.New("login").Parse(`<!doctype html>
 func writeLoginPage(w http.ResponseWriter, status int, next, problem string) {
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set(policyHeader, pagePolicy)
 	w.WriteHeader(status)
 	_ = loginPage.Execute(w, struct{ Next, Problem string }{next, problem})
 }
