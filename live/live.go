@@ -69,6 +69,7 @@ type Feed struct {
 	wanted     map[interest]int
 	position   *models.FeedPosition // of the reader; nil: nobody follows
 	tail       *batch               // where the next batch will be
+	moved      chan struct{}        // closed when position changes
 	generation int                  // raised when more is wanted than before
 }
 
@@ -90,6 +91,7 @@ func New(o Options) *Feed {
 	return &Feed{
 		opt: o, holder: rand.Text(), wake: make(chan struct{}, 1), listen: make(chan struct{}),
 		followers: map[*Subscription]struct{}{}, wanted: map[interest]int{}, tail: newBatch(),
+		moved: make(chan struct{}),
 	}
 }
 
@@ -112,6 +114,8 @@ func (f *Feed) Run(ctx context.Context) error {
 func (f *Feed) stop() {
 	f.mu.Lock()
 	f.stopped = true
+	close(f.moved)
+	f.moved = make(chan struct{})
 	f.mu.Unlock()
 	f.dropAll(ErrStopped)
 }
@@ -125,21 +129,45 @@ func (f *Feed) dropAll(why error) {
 	}
 }
 
-// join makes s a follower of the tail from here on. It returns the place where that is.
-func (f *Feed) join(ctx context.Context, s *Subscription) (models.FeedPosition, error) {
+// join makes s a follower of the tail. What comes over it is what comes after the place that join
+// returns, which is at or after from; without from it is where the reader is now. Where the reader
+// has not come as far as from, join waits for it.
+func (f *Feed) join(ctx context.Context, s *Subscription, from *models.FeedPosition) (models.FeedPosition, error) {
 	f.once.Do(func() { close(f.listen) })
+	for {
+		place, moved, err := f.tryJoin(ctx, s, from)
+		if err != nil || moved == nil {
+			return place, err
+		}
+		f.rouse()
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return place, ctx.Err()
+		}
+	}
+}
+
+// tryJoin is join that does not wait: where the reader has to come further, it returns a channel that
+// is closed when it moves.
+func (f *Feed) tryJoin(ctx context.Context, s *Subscription, from *models.FeedPosition) (models.FeedPosition, <-chan struct{}, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.stopped {
-		return models.FeedPosition{}, ErrStopped
-	}
-	if f.position == nil {
+	switch {
+	case f.stopped:
+		return models.FeedPosition{}, nil, ErrStopped
+	case f.position == nil && from != nil:
+		f.moveTo(*from)
+		f.generation++
+	case f.position == nil:
 		head, err := f.opt.Store.FeedHead(ctx)
 		if err != nil {
-			return models.FeedPosition{}, err
+			return models.FeedPosition{}, nil, err
 		}
-		f.position = &head
+		f.moveTo(head)
 		f.generation++
+	case from != nil && (!f.position.Whole() || !f.position.Covers(from)):
+		return models.FeedPosition{}, f.moved, nil
 	}
 	s.begin(f.tail)
 	f.followers[s] = struct{}{}
@@ -148,7 +176,14 @@ func (f *Feed) join(ctx context.Context, s *Subscription) (models.FeedPosition, 
 		f.generation++
 		f.rouse()
 	}
-	return *f.position, nil
+	return *f.position, nil, nil
+}
+
+// moveTo moves the reader. f.mu is held.
+func (f *Feed) moveTo(p models.FeedPosition) {
+	f.position = &p
+	close(f.moved)
+	f.moved = make(chan struct{})
 }
 
 func (f *Feed) leave(s *Subscription) {
@@ -169,6 +204,8 @@ func (f *Feed) forget(s *Subscription) {
 	if len(f.followers) == 0 {
 		f.position = nil
 		f.generation++
+		close(f.moved) // who waits for the reader takes its place
+		f.moved = make(chan struct{})
 	}
 }
 

@@ -187,7 +187,7 @@ func (f *Feed) pass(generation int, next models.FeedPosition) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.generation == generation {
-		f.position = &next
+		f.moveTo(next)
 	}
 }
 
@@ -199,7 +199,7 @@ func (f *Feed) append(generation int, changes []change, next models.FeedPosition
 	if f.generation != generation {
 		return false
 	}
-	f.position = &next
+	f.moveTo(next)
 	if len(changes) == 0 {
 		return true
 	}

@@ -37,7 +37,7 @@ type Subscription struct {
 	// keep says whether a change is wanted, and completes its update.
 	keep func(c *change, u *Update) (bool, error)
 
-	// The backlog: where it is read from, and the place where the tail was joined.
+	// The backlog: where it is read from, and the place where the tail was joined, which is its end.
 	from    models.FeedPosition
 	joined  *models.FeedPosition
 	pending []change
@@ -84,7 +84,7 @@ func (f *Feed) open(ctx context.Context, s *Subscription, kind models.FeedKind, 
 		s.tenant, s.interest.tenant = &q.Reach.Tenant, q.Reach.Tenant
 	}
 	if q.After == nil {
-		_, err := f.join(ctx, s)
+		_, err := f.join(ctx, s, nil)
 		return err
 	}
 	var err error
@@ -206,7 +206,7 @@ func (s *Subscription) backlog(ctx context.Context) error {
 	switch {
 	case page.More:
 	case s.joined == nil:
-		place, err := s.feed.join(ctx, s)
+		place, err := s.feed.join(ctx, s, &s.from)
 		if err != nil {
 			return err
 		}

@@ -84,6 +84,22 @@ func (p *FeedPosition) Has(i *FeedItem) bool {
 	}
 }
 
+// Whole reports whether p is at the end of what was to be read when it was made.
+func (p *FeedPosition) Whole() bool { return p.late == nil && p.done == 0 }
+
+// Covers reports whether all that came before q came before p too. Both are whole.
+func (p *FeedPosition) Covers(q *FeedPosition) bool {
+	if p.feed != q.feed || p.seq < q.seq || p.snap.max < q.snap.max {
+		return false
+	}
+	for _, x := range p.snap.running {
+		if q.snap.has(x) {
+			return false
+		}
+	}
+	return true
+}
+
 // FeedItem is one change.
 type FeedItem struct {
 	Kind    FeedKind

@@ -14,11 +14,11 @@ const (
 	pgPurgeFeed = `
 WITH gone AS (
   DELETE FROM feed f USING (SELECT seq, created_at FROM feed ORDER BY seq LIMIT ?) head
-  WHERE f.seq = head.seq AND head.created_at < ? RETURNING f.created_at
-) SELECT count(*), max(created_at) FROM gone`
+  WHERE f.seq = head.seq AND head.created_at < ? RETURNING f.created_at, f.seq
+) SELECT count(*), max(created_at), coalesce(max(seq), 0) FROM gone`
 	litePurgeFeed = `
 DELETE FROM feed WHERE seq IN (SELECT seq FROM (SELECT seq, created_at FROM feed ORDER BY seq LIMIT ?) WHERE created_at < ?)
-RETURNING created_at`
+RETURNING created_at, seq`
 )
 
 // PurgeFeed forgets changes that are older than retention, the oldest first, about limit rows of
@@ -34,22 +34,29 @@ func (s *Store) PurgeFeed(ctx context.Context, retention time.Duration, limit in
 		}
 		before := Instant(now.Add(-retention - feedSlack))
 		var newest *time.Time
+		var last int64
 		if s.dialect == DialectPostgres {
-			err = tx.Raw(pgPurgeFeed, limit, before).Row().Scan(&gone, &newest)
+			err = tx.Raw(pgPurgeFeed, limit, before).Row().Scan(&gone, &newest, &last)
 		} else {
-			var times []time.Time
-			err = tx.Raw(litePurgeFeed, limit, before).Scan(&times).Error
-			gone = len(times)
-			for i := range times {
-				if newest == nil || times[i].After(*newest) {
-					newest = &times[i]
+			var rows []struct {
+				CreatedAt time.Time
+				Seq       int64
+			}
+			err = tx.Raw(litePurgeFeed, limit, before).Scan(&rows).Error
+			gone = len(rows)
+			for i := range rows {
+				if newest == nil || rows[i].CreatedAt.After(*newest) {
+					newest = &rows[i].CreatedAt
 				}
+				last = max(last, rows[i].Seq)
 			}
 		}
 		if err != nil || newest == nil {
 			return err
 		}
-		// In: how far it was emptied, twice.
+		if err := tx.Exec("UPDATE feed_state SET purged_seq = ? WHERE purged_seq < ?", last, last).Error; err != nil {
+			return err
+		}
 		return tx.Exec("UPDATE feed_state SET purged_until = ? WHERE purged_until IS NULL OR purged_until < ?", *newest, *newest).Error
 	})
 	return gone, err

@@ -17,7 +17,8 @@ import (
 // FeedRead says what to read of the feed.
 type FeedRead struct {
 	From FeedPosition
-	// Until bounds what is read to what came at or before it; nil: all that there is.
+	// Until is a place after From that what is read ends at; nil: all that there is. It must not be
+	// within a page (see FeedPosition.Whole).
 	Until *FeedPosition
 	// Kind and Tenant narrow; "" and nil do not.
 	Kind   FeedKind
@@ -77,6 +78,7 @@ type storedFeedRow struct {
 type feedState struct {
 	id     string
 	purged *time.Time
+	last   int64 // the row with the highest number, though it may be purged
 	snap   snapshot
 	now    time.Time
 }
@@ -85,27 +87,32 @@ type feedState struct {
 func (s *Store) FeedHead(ctx context.Context) (FeedPosition, error) {
 	var p FeedPosition
 	err := s.retry(ctx, s.timeout, func(ctx context.Context) error {
-		var last int64
 		var state feedState
 		var err error
 		if s.dialect == DialectSQLite {
 			state.now = Instant(time.Now())
-			// What was purged had a number too.
-			err = s.readers.QueryRowContext(ctx, `
-SELECT id, coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'feed'), 0) FROM feed_state`).Scan(&state.id, &last)
+			err = s.readers.QueryRowContext(ctx, "SELECT id, "+feedLast+" FROM feed_state").Scan(&state.id, &state.last)
 		} else {
 			var text string
-			err = s.main.QueryRowContext(ctx, `
-SELECT id, coalesce((SELECT max(seq) FROM feed), 0), pg_current_snapshot()::text, clock_timestamp() FROM feed_state`).
-				Scan(&state.id, &last, &text, &state.now)
+			err = s.main.QueryRowContext(ctx, "SELECT id, "+feedLast+", pg_current_snapshot()::text, clock_timestamp() FROM feed_state").
+				Scan(&state.id, &state.last, &text, &state.now)
 			if err == nil {
 				state.snap, err = parseSnapshot(text)
 			}
 		}
-		p = FeedPosition{feed: state.id, seq: last + 1, snap: state.snap, at: Instant(state.now)}
+		p = state.end()
 		return err
 	})
 	return p, err
+}
+
+// feedLast is the highest number of a row that was ever visible. Not that of the sequence, which a
+// crash of the server may take back.
+const feedLast = "CASE WHEN (SELECT max(seq) FROM feed) > purged_seq THEN (SELECT max(seq) FROM feed) ELSE purged_seq END"
+
+// end is the position after all that is visible.
+func (s *feedState) end() FeedPosition {
+	return FeedPosition{feed: s.id, seq: s.last + 1, snap: s.snap, at: Instant(s.now)}
 }
 
 // ReadFeed reads what came after a position, each change once, in an order that keeps those of one
@@ -145,7 +152,7 @@ const lateSpan = 10_000
 func (r *FeedRead) bounds() (lateFrom, from, last int64) {
 	from, last = r.From.seq, 1<<62
 	if r.Until != nil {
-		last = r.Until.seq
+		last = r.Until.seq - 1
 	}
 	if p := r.From.late; p != nil {
 		lateFrom, last = p.seq, 0
@@ -156,8 +163,8 @@ func (r *FeedRead) bounds() (lateFrom, from, last int64) {
 // In: the snapshot's running ones, its max and the end of the span, what bounds gives, the kind and the tenant or null, how many rows. Out: the state of the feed
 // with each row; without rows once. It is one statement, so that the snapshot is that of the rows.
 const pgReadFeed = `
-WITH s AS (SELECT id, purged_until, pg_current_snapshot() AS snap, clock_timestamp() AS now FROM feed_state)
-SELECT s.id, s.purged_until, s.snap::text, s.now, f.late, f.xid, f.seq, f.tenant, f.kind, f.items, f.created_at
+WITH s AS (SELECT id, purged_until, ` + feedLast + ` AS last, pg_current_snapshot() AS snap, clock_timestamp() AS now FROM feed_state)
+SELECT s.id, s.purged_until, s.last, s.snap::text, s.now, f.late, f.xid, f.seq, f.tenant, f.kind, f.items, f.created_at
 FROM s LEFT JOIN LATERAL (
   (SELECT true AS late, xid, seq, tenant, kind, items, created_at FROM feed
    WHERE (xid = ANY($1::bigint[]) OR xid >= $2 AND xid < $3) AND seq >= $4 AND seq < $5
@@ -186,7 +193,7 @@ func (s *Store) pgReadFeed(ctx context.Context, r *FeedRead) (state feedState, f
 					tenant, kind, items *string
 					createdAt           *time.Time
 				}
-				err := rows.Scan(&state.id, &state.purged, &text, &state.now,
+				err := rows.Scan(&state.id, &state.purged, &state.last, &text, &state.now,
 					&row.late, &row.xid, &row.seq, &row.tenant, &row.kind, &row.items, &row.createdAt)
 				if err != nil {
 					return err
@@ -222,7 +229,7 @@ func (s *Store) liteReadFeed(ctx context.Context, r *FeedRead) (feedState, []sto
 		return state, nil, err
 	}
 	defer func() { _ = tx.Rollback() }() // it only reads
-	err = tx.QueryRowContext(ctx, "SELECT id, purged_until FROM feed_state").Scan(&state.id, &state.purged)
+	err = tx.QueryRowContext(ctx, "SELECT id, purged_until, "+feedLast+" FROM feed_state").Scan(&state.id, &state.purged, &state.last)
 	if err != nil {
 		return state, nil, err
 	}
@@ -253,45 +260,48 @@ func (s *Store) liteReadFeed(ctx context.Context, r *FeedRead) (feedState, []sto
 // page turns rows into items, and says where the next page begins.
 func (r *FeedRead) page(state *feedState, rows []storedFeedRow) (FeedPage, error) {
 	from := &r.From
+	end := state.end()
+	if r.Until != nil {
+		end = *r.Until
+	}
 	page := FeedPage{More: len(rows) == r.Rows}
 	// Late rows leave the place among the others as it is, and the others leave nothing late.
 	late := &FeedPosition{feed: state.id, seq: from.seq, done: from.done, snap: from.snap, late: from.late}
 	if late.late == nil {
-		late.late = &latePart{snap: state.snap}
+		late.late = &latePart{snap: end.snap}
 	}
-	fresh := &FeedPosition{feed: state.id, snap: state.snap}
+	fresh := &FeedPosition{feed: state.id, snap: end.snap}
 	for n := range rows {
 		row := &rows[n]
-		base := fresh
+		base, seen := fresh, &end.snap
 		if row.late {
-			if base = late; !late.late.snap.has(row.xid) {
-				continue // later than those that are to be finished first
-			}
+			base, seen = late, &late.late.snap
+		}
+		if !seen.has(row.xid) {
+			continue // from after the end, or later than the late ones that are to be finished first
 		}
 		items, err := row.decode(base)
 		if err != nil {
 			return FeedPage{}, err
 		}
 		for i := range items {
-			if !from.Has(&items[i]) && (r.Until == nil || r.Until.Has(&items[i])) {
+			if !from.Has(&items[i]) {
 				page.Items = append(page.Items, items[i])
 			}
 		}
 	}
 	switch last := len(rows) - 1; {
 	case page.More:
-		end := FeedItem{seq: rows[last].seq + 1, index: -1, At: rows[last].createdAt, page: fresh}
+		after := FeedItem{seq: rows[last].seq + 1, index: -1, At: rows[last].createdAt, page: fresh}
 		if rows[last].late {
-			end.page = late
+			after.page = late
 		}
-		page.Next = end.Position()
+		page.Next = after.Position()
 	case from.late != nil:
 		page.Next = FeedPosition{feed: state.id, seq: from.seq, done: from.done, snap: from.late.snap, at: from.at}
 		page.More = true
-	case last >= 0 && !rows[last].late:
-		page.Next = FeedPosition{feed: state.id, seq: rows[last].seq + 1, snap: state.snap, at: Instant(state.now)}
 	default:
-		page.Next = FeedPosition{feed: state.id, seq: from.seq, done: from.done, snap: state.snap, at: Instant(state.now)}
+		page.Next = end
 	}
 	return page, nil
 }

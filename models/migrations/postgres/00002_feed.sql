@@ -18,11 +18,12 @@ CREATE INDEX feed_tenant ON feed (tenant, kind, seq);
 -- What came late.
 CREATE INDEX feed_xid ON feed (xid);
 
--- One row: the feed's name, so that a cursor of another database is told, and up to when it was
--- emptied.
+-- One row: the feed's name, so that a cursor of another database is told, and up to when and to which
+-- row it was emptied.
 CREATE TABLE feed_state (
     one          boolean PRIMARY KEY DEFAULT true CHECK (one),
     id           text NOT NULL,
-    purged_until timestamptz
+    purged_until timestamptz,
+    purged_seq   bigint NOT NULL DEFAULT 0
 );
 INSERT INTO feed_state (id) VALUES (left(replace(gen_random_uuid()::text, '-', ''), 12));
