@@ -122,6 +122,12 @@ func (c *Client) followSocket(ctx context.Context, s *Stream, payload []byte) er
 	if err != nil {
 		return err
 	}
+	// Before anybody receives: what is received is answered, and a socket has one sender.
+	credentials := fmt.Appendf(nil, `{"Authorization":%q}`, "Bearer "+c.Key)
+	if err := socket.Send(Message{Type: "connection_init", Payload: credentials}); err != nil {
+		_ = socket.Close()
+		return err
+	}
 	stop := context.AfterFunc(ctx, func() { _ = socket.Close() })
 	begun := make(chan error, 1)
 	s.done.Go(func() {
@@ -151,10 +157,6 @@ func (c *Client) followSocket(ctx context.Context, s *Stream, payload []byte) er
 			}
 		}
 	})
-	init := fmt.Appendf(nil, `{"Authorization":%q}`, "Bearer "+c.Key)
-	if err := socket.Send(Message{Type: "connection_init", Payload: init}); err != nil {
-		return err
-	}
 	return <-begun
 }
 
