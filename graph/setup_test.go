@@ -39,8 +39,11 @@ type fixture struct {
 	url   string
 	store *models.Store
 	log   *logBook
+
+	control *control.Control
+	live    *live.Feed
 	// handler is the API without authentication and HTTP.
-	handler http.Handler
+	handler *graph.Handler
 
 	admin                               string
 	read, manage, emit, all             string // of the tenant acme
@@ -105,9 +108,12 @@ func setupOn(t testing.TB, dsn string, changes ...change) *fixture {
 	for _, c := range changes {
 		c(&options)
 	}
-	f.handler = graph.New(options)
+	f.control, f.live, f.handler = ctl, feed, graph.New(options)
 	server := httptest.NewServer(authenticator.Middleware(f.handler))
-	t.Cleanup(server.Close)
+	t.Cleanup(func() {
+		require.NoError(t, f.handler.Stop(context.Background()))
+		server.Close()
+	})
 	f.url = server.URL
 
 	platform := &auth.Principal{ID: auth.AdminID, Scopes: []models.Scope{models.ScopeAdmin}}

@@ -75,7 +75,6 @@ func (h *Handler) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 	stop := context.AfterFunc(ctx, c.closeWithCause)
 	defer stop()
 	defer func() {
-		end(nil)
 		c.drain()
 		c.running.Wait()
 	}()
@@ -128,6 +127,9 @@ func (c *connection) close(code int, reason string) {
 // drain waits for the client's answer to a close, so that the close is not lost with the connection,
 // and closes the socket.
 func (c *connection) drain() {
+	if c.ctx.Err() != nil {
+		c.closeWithCause()
+	}
 	c.close(websocket.CloseNormalClosure, "")
 	for {
 		if _, _, err := c.socket.NextReader(); err != nil {
@@ -142,7 +144,7 @@ func (c *connection) keepAlive() {
 	every := c.handler.streams.limits.KeepAlive
 	extend := func(string) error {
 		if c.ctx.Err() != nil {
-			return nil // it is being closed
+			return nil //nolint:nilerr // it is being closed
 		}
 		return c.socket.SetReadDeadline(time.Now().Add(3 * every))
 	}
@@ -256,8 +258,7 @@ func (c *connection) begin(payload []byte) bool {
 		err = auth.ErrFromContext(c.ctx)
 	}
 	if err != nil {
-		var unavailable *models.UnavailableError
-		if errors.As(err, &unavailable) {
+		if _, ok := errors.AsType[*models.UnavailableError](err); ok {
 			c.close(websocket.CloseTryAgainLater, "the credentials cannot be checked now")
 		} else {
 			c.close(closeForbidden, err.Error())
