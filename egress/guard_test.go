@@ -262,9 +262,9 @@ func TestGuardAgreesWithTheRegistries(t *testing.T) {
 		case 2: // compatible
 			ip = slices.Concat(make(net.IP, 12), four)
 		case 3: // NAT64
-			ip = append(net.ParseIP("64:ff9b::")[:12:12], four...)
+			ip = slices.Concat(net.ParseIP("64:ff9b::")[:12], four)
 		case 4: // local NAT64
-			ip = append(net.ParseIP("64:ff9b:1::")[:12:12], four...)
+			ip = slices.Concat(net.ParseIP("64:ff9b:1::")[:12], four)
 		case 5: // 6to4
 			ip = append(append(net.IP{0x20, 0x02}, four...), ip[6:]...)
 		case 6: // Teredo

@@ -123,7 +123,7 @@ func coarse(d time.Duration) time.Duration {
 		return d
 	}
 	step := time.Duration(1) << (bits.Len64(uint64(d)) - 4)
-	return (d + step - 1) / step * step
+	return (d + step - 1).Truncate(step)
 }
 
 // place is a delivery's place in the room.
@@ -220,7 +220,7 @@ func (w *Worker) unreadable(c claim, err error) *models.Release {
 	if !transient(err) {
 		delay = faultDelay
 		if w.receivers.complain(c.WebhookID) {
-			w.opt.Logger.Error("webhook cannot be opened, its deliveries wait", "webhook", c.WebhookID, "error", err) //nolint:sloglint // of no one call
+			w.opt.Logger.Error("webhook cannot be opened, its deliveries wait", "webhook", c.WebhookID, "error", err)
 		}
 	}
 	release := w.held(c, heldByFault, spread(delay))

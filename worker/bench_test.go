@@ -5,9 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/intervengine/webhooks/internal/testenv"
 	"github.com/intervengine/webhooks/models"
-	"github.com/intervengine/webhooks/models/modelstest"
 	"github.com/intervengine/webhooks/worker"
 	"github.com/intervengine/webhooks/worker/receivertest"
 )
@@ -29,9 +27,9 @@ func BenchmarkFairness(b *testing.B) {
 			b.Run(kind+"/"+name, func(b *testing.B) {
 				var s *stack
 				if kind == "embedded" {
-					s = newStack(b, modelstest.SQLite(b), "")
+					s = embedded(b)
 				} else {
-					s = newStack(b, modelstest.Postgres(b), testenv.RedisURL(b))
+					s = production(b)
 				}
 				healthy := receivertest.New(b)
 				w, _ := s.webhook(b, healthy.URL())

@@ -18,28 +18,31 @@ import (
 
 func TestD5_RetryAfter(t *testing.T) {
 	t.Parallel()
-	date := func(d time.Duration) string { return time.Now().Add(d).UTC().Format(http.TimeFormat) }
+	text := func(s string) func() string { return func() string { return s } }
+	date := func(d time.Duration) func() string {
+		return func() string { return time.Now().Add(d).UTC().Format(http.TimeFormat) }
+	}
 	for name, test := range map[string]struct {
 		status       int
-		header       string
+		header       func() string
 		least, atAll time.Duration
 	}{
-		"seconds":                     {429, "120", 120 * time.Second, 121 * time.Second},
-		"seconds of a 503":            {503, " 7 ", 7 * time.Second, 8 * time.Second},
+		"seconds":                     {429, text("120"), 120 * time.Second, 121 * time.Second},
+		"seconds of a 503":            {503, text(" 7 "), 7 * time.Second, 8 * time.Second},
 		"a date":                      {429, date(time.Hour), 59 * time.Minute, time.Hour},
-		"more than the cap":           {429, "604800", 2 * time.Hour, 2*time.Hour + time.Second},
-		"more than a number can hold": {503, "99999999999999999999999", 2 * time.Hour, 2*time.Hour + time.Second},
+		"more than the cap":           {429, text("604800"), 2 * time.Hour, 2*time.Hour + time.Second},
+		"more than a number can hold": {503, text("99999999999999999999999"), 2 * time.Hour, 2*time.Hour + time.Second},
 		"a date beyond the cap":       {503, date(240 * time.Hour), 2 * time.Hour, 2*time.Hour + time.Second},
 		"a date in the past":          {429, date(-time.Hour), 27 * time.Minute, 34 * time.Minute},
-		"zero":                        {429, "0", 27 * time.Minute, 34 * time.Minute},
-		"malformed":                   {429, "soon", 27 * time.Minute, 34 * time.Minute},
-		"negative":                    {429, "-5", 27 * time.Minute, 34 * time.Minute},
-		"of a 500":                    {500, "1", 27 * time.Minute, 34 * time.Minute},
+		"zero":                        {429, text("0"), 27 * time.Minute, 34 * time.Minute},
+		"malformed":                   {429, text("soon"), 27 * time.Minute, 34 * time.Minute},
+		"negative":                    {429, text("-5"), 27 * time.Minute, 34 * time.Minute},
+		"of a 500":                    {500, text("1"), 27 * time.Minute, 34 * time.Minute},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			onEach(t, func(t *testing.T, s *stack) {
-				receiver := receivertest.New(t, receivertest.Default(receivertest.Status(test.status, "Retry-After", test.header)))
+				receiver := receivertest.New(t, receivertest.Default(receivertest.Status(test.status, "Retry-After", test.header())))
 				w, _ := s.webhook(t, receiver.URL(), func(w *models.Webhook) { w.RetrySchedule = &models.Schedule{30 * time.Minute} })
 				p := s.bare(t, nil, func(o *worker.Options) { o.RetryAfterMax = 2 * time.Hour })
 				id := s.emit(t, 1, w)[0].ID
@@ -272,7 +275,7 @@ func TestD11_AStopHandsBack(t *testing.T) {
 	t.Parallel()
 	onEach(t, func(t *testing.T, s *stack) {
 		receiver := receivertest.New(t, receivertest.Default(receivertest.Hang()))
-		w, _ := s.webhook(t, receiver.URL(), func(w *models.Webhook) { w.Timeout = ptr(models.Millis(20 * time.Second)) })
+		w, _ := s.webhook(t, receiver.URL(), func(w *models.Webhook) { w.Timeout = new(models.Millis(20 * time.Second)) })
 		p := s.start(t)
 		id := s.emit(t, 1, w)[0].ID
 		receiver.Wait(t, 1)

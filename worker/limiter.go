@@ -186,6 +186,8 @@ func newLimiter(client redis.UniversalClient) *limiter {
 // start lets Redis' memory begin early, so that its first window is over when it is needed.
 func (l *limiter) start(ctx context.Context) {
 	l.asks.Start()
+	ctx, cancel := context.WithTimeout(ctx, rateAhead)
+	defer cancel()
 	_ = bornScript.Run(ctx, l.redis, []string{rateBorn}).Err() // else the first ask does it
 }
 
@@ -203,7 +205,8 @@ func (l *limiter) flush(ctx context.Context, asks []rateAsk) ([]batch.Result[rat
 	margin := min(max(2*time.Duration(l.lag.Load()), shortestMargin), longestMargin)
 	for i, g := range groups {
 		calls[i] = scriptCall{script: rateScript, keys: rateKeysOf(g.webhookID), args: []any{
-			g.rate, (rateWindow + networkMargin).Microseconds(), margin.Microseconds(), rateAhead.Microseconds(), len(g.olds), len(g.news),
+			// Where this process is late to start, the receiver is late to see it.
+			g.rate, (rateWindow + networkMargin + margin).Microseconds(), margin.Microseconds(), rateAhead.Microseconds(), len(g.olds), len(g.news),
 		}}
 	}
 	asked := time.Now()
@@ -279,7 +282,7 @@ func (l *limiter) begin(ctx context.Context, a rateAnswer) bool {
 	lag := time.Since(a.asked) - a.wait
 	known := time.Duration(l.lag.Load())
 	if lag < known {
-		lag = known - (known-lag)/16 // slow to forget
+		lag = known - (known-lag)/64 // slow to forget
 	}
 	l.lag.Store(int64(lag))
 	return time.Since(a.asked) <= a.wait+a.margin

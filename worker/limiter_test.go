@@ -105,7 +105,7 @@ func inBubble(t *testing.T, test func(t *testing.T, l *limiter, forget func())) 
 		defer client.Close()
 		l := newLimiter(client)
 		l.start(t.Context())
-		time.Sleep(rateWindow + networkMargin)
+		time.Sleep(rateWindow + networkMargin + longestMargin)
 		test(t, l, server.FlushAll)
 		require.NoError(t, l.asks.Stop(t.Context()))
 	})
@@ -117,7 +117,7 @@ func TestLimiter_BurstThenPace(t *testing.T) {
 		for range 3 {
 			assert.Equal(t, time.Duration(0), one(t, l, 3, false).wait)
 		}
-		window, pace := 1125*time.Millisecond, 385*time.Millisecond
+		window, pace := 1150*time.Millisecond, 393333*time.Microsecond
 		for n := range 4 {
 			a := one(t, l, 3, false)
 			assert.False(t, a.granted)

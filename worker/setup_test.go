@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -100,16 +101,28 @@ func onEach(t *testing.T, test func(t *testing.T, s *stack)) {
 	t.Helper()
 	t.Run("embedded", func(t *testing.T) {
 		t.Parallel()
-		test(t, newStack(t, modelstest.SQLite(t), ""))
+		test(t, embedded(t))
 	})
 	t.Run("production", func(t *testing.T) {
 		t.Parallel()
-		test(t, newStack(t, modelstest.Postgres(t), testenv.RedisURL(t)))
+		test(t, production(t))
 	})
 }
 
-func newStack(t testing.TB, store *models.Store, redisURL string) *stack {
+func embedded(t testing.TB) *stack {
 	t.Helper()
+	return newStack(t, filepath.Join(t.TempDir(), "webhooks.db"), "")
+}
+
+func production(t testing.TB) *stack {
+	t.Helper()
+	return newStack(t, testenv.PostgresURL(t), testenv.RedisURL(t))
+}
+
+func newStack(t testing.TB, dsn, redisURL string) *stack {
+	t.Helper()
+	// The tests share two cores, so nobody is in a hurry.
+	store := modelstest.Open(t, models.Options{DSN: dsn, StatementTimeout: within, WorkTimeout: within})
 	s := &stack{store: store, log: &logText{}, notices: &notices{}}
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -330,5 +343,3 @@ func (s *stack) eventually(t testing.TB, ok func() (done bool, state string)) {
 		}
 	}
 }
-
-func ptr[T any](v T) *T { return &v }

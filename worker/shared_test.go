@@ -147,27 +147,21 @@ func (s *stack) open(t testing.TB) []models.Delivery {
 	return slices.DeleteFunc(page.Items, func(d models.Delivery) bool { return d.StatusReason != nil })
 }
 
-// One webhook hangs with a backlog of thousands: the other one's deliveries do not wait for it.
-func TestD10_OneThatHangsDoesNotSlowTheOthers(t *testing.T) {
+// One webhook hangs with a backlog: the other one's deliveries are there before any of its attempts
+// has ended. How fast is BenchmarkFairness's to say.
+func TestD10_OneThatHangsDoesNotHoldUpTheOthers(t *testing.T) {
 	t.Parallel()
 	onEach(t, func(t *testing.T, s *stack) {
 		hanging := receivertest.New(t, receivertest.Default(receivertest.Hang()))
 		healthy := receivertest.New(t)
-		h, _ := s.webhook(t, hanging.URL(), func(w *models.Webhook) { w.Timeout = ptr(models.Millis(15 * time.Second)) })
+		h, _ := s.webhook(t, hanging.URL(), func(w *models.Webhook) { w.Timeout = new(models.Millis(time.Minute)) })
 		w, _ := s.webhook(t, healthy.URL())
 		p := s.start(t)
-		s.emit(t, 3000, h)
+		s.emit(t, 1000, h)
 		hanging.Wait(t, 16) // its share of 64
-
-		var worst time.Duration
-		for range 100 {
-			emitted := time.Now()
-			id := s.emit(t, 1, w)[0].EventID
-			healthy.WaitFor(t, "the healthy one's delivery", func([]receivertest.Request) bool { return len(healthy.ByID(id)) > 0 })
-			worst = max(worst, time.Since(emitted))
-		}
-		assert.Less(t, worst, 5*time.Second)
-		assert.Len(t, hanging.Requests(), 16, "no more than its share at once")
+		s.emit(t, 200, w)
+		healthy.Wait(t, 200)
+		assert.Equal(t, 16, len(hanging.Requests()), "no more than its share at once")
 		assert.Positive(t, heldFor(t, p, "share"))
 		hanging.Release()
 	})

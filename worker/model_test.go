@@ -1,0 +1,306 @@
+package worker_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/intervengine/webhooks/models"
+	"github.com/intervengine/webhooks/worker"
+	"github.com/intervengine/webhooks/worker/receivertest"
+)
+
+// The retry schedule of the model's webhook has this many steps.
+const modelSteps = 2
+
+// life is the reference model: one delivery of one webhook, as a person would write it down.
+type life struct {
+	Status    models.DeliveryStatus
+	Reason    models.DeliveryStatusReason
+	Webhook   models.WebhookStatus
+	Attempts  int // in history
+	Requests  int // at the receiver
+	Step      int // of the schedule that are used up
+	Succeeded bool
+	manual    bool // the next attempt was asked for
+}
+
+func (l *life) claimable() bool {
+	return l.Webhook == models.WebhookActive && (l.Status == models.DeliveryPending || l.Status == models.DeliveryRetrying)
+}
+
+func (l *life) is(status models.DeliveryStatus, reason models.DeliveryStatusReason) {
+	l.Status, l.Reason = status, reason
+}
+
+// fails ends it as that, unless the receiver has had it before.
+func (l *life) fails(status models.DeliveryStatus, reason models.DeliveryStatusReason) {
+	if l.Succeeded {
+		status, reason = models.DeliverySucceeded, ""
+	}
+	l.is(status, reason)
+}
+
+func (l *life) attempt(answer string) {
+	if !l.claimable() {
+		return
+	}
+	manual := l.manual
+	l.manual = false
+	l.Attempts++
+	l.Requests++
+	switch answer {
+	case "ok", "ok-disable":
+		l.Succeeded = true
+		l.is(models.DeliverySucceeded, "")
+	case "gone":
+		l.fails(models.DeliveryCancelled, models.ReasonGone)
+	case "abort":
+		l.fails(models.DeliveryCancelled, models.ReasonAbortedByReceiver)
+	default:
+		if l.Step >= modelSteps {
+			l.fails(models.DeliveryFailed, models.ReasonRetriesExhausted)
+			break
+		}
+		if !manual {
+			l.Step++
+		}
+		l.fails(models.DeliveryRetrying, "")
+	}
+	if answer == "gone" || answer == "ok-disable" {
+		l.Webhook = models.WebhookDisabled
+	}
+}
+
+// crash is a worker that dies in the attempt, before or after its request; lateSuccess that it only
+// slept, and comes back with a 2xx.
+func (l *life) crash(lateSuccess bool) {
+	if !l.claimable() {
+		return
+	}
+	l.Attempts++
+	if !l.manual {
+		l.Step++
+	}
+	l.is(models.DeliveryRetrying, "")
+	if lateSuccess && !l.Succeeded {
+		l.Succeeded = true
+		l.is(models.DeliverySucceeded, "")
+	}
+}
+
+func (l *life) pause() {
+	if l.Webhook != models.WebhookActive {
+		return
+	}
+	l.Webhook = models.WebhookPaused
+	if l.Status == models.DeliveryPending || l.Status == models.DeliveryRetrying {
+		l.is(models.DeliveryHeld, models.ReasonWebhookPaused)
+	}
+}
+
+func (l *life) resume() {
+	l.Webhook = models.WebhookActive
+	if l.Status == models.DeliveryHeld {
+		l.reopen()
+	}
+}
+
+func (l *life) reopen() {
+	if l.Attempts > 0 {
+		l.is(models.DeliveryRetrying, "")
+	} else {
+		l.is(models.DeliveryPending, "")
+	}
+}
+
+func (l *life) disable() {
+	if l.Webhook == models.WebhookDisabled {
+		return
+	}
+	l.Webhook = models.WebhookDisabled
+	if l.Status.Open() {
+		l.is(models.DeliveryCancelled, models.ReasonWebhookDisabled)
+	}
+}
+
+func (l *life) cancel() {
+	if l.Status.Open() {
+		l.is(models.DeliveryCancelled, models.ReasonCancelledByUser)
+	}
+}
+
+func (l *life) redeliver() {
+	if l.Status.Open() || l.Webhook == models.WebhookDisabled {
+		return
+	}
+	l.manual = true
+	if l.Webhook == models.WebhookPaused {
+		l.is(models.DeliveryHeld, models.ReasonWebhookPaused)
+		return
+	}
+	l.reopen()
+}
+
+// act does a step to the model.
+func (l *life) act(step string) {
+	switch step {
+	case "crash", "sleep":
+		l.crash(step == "sleep")
+	case "pause":
+		l.pause()
+	case "resume":
+		l.resume()
+	case "disable":
+		l.disable()
+	case "cancel":
+		l.cancel()
+	case "redeliver":
+		l.redeliver()
+	default:
+		l.attempt(step)
+	}
+}
+
+// world is the real thing.
+type world struct {
+	t        testing.TB
+	s        *stack
+	worker   *process
+	receiver *receivertest.Receiver
+	webhook  models.Webhook
+	id       string
+	event    string
+}
+
+var answers = map[string]receivertest.Answer{
+	"ok": receivertest.Status(200), "ok-disable": receivertest.Status(200, "Webhook-Delivery", "disable"),
+	"gone": receivertest.Status(410), "abort": receivertest.Status(422, "Webhook-Delivery", "abort-message"),
+	"error": receivertest.Status(500), "reset": receivertest.ResetBeforeHeaders(),
+}
+
+// act does a step to the real thing. What it may not do now is refused, and no error.
+func (w *world) act(step string, claimable bool) error {
+	ctx, reach := context.Background(), models.Reach{All: true}
+	var err error
+	switch step {
+	case "crash", "sleep":
+		err = w.crash(ctx, step == "sleep", claimable)
+	case "pause":
+		_, err = w.s.store.SetWebhookStatus(ctx, reach, w.webhook.ID, models.WebhookPaused, models.ReasonByUser, nil)
+	case "resume":
+		_, err = w.s.store.SetWebhookStatus(ctx, reach, w.webhook.ID, models.WebhookActive, "", nil)
+	case "disable":
+		_, err = w.s.store.SetWebhookStatus(ctx, reach, w.webhook.ID, models.WebhookDisabled, models.ReasonByUser, nil)
+	case "cancel":
+		_, err = w.s.store.CancelDelivery(ctx, reach, w.id)
+	case "redeliver":
+		_, err = w.s.store.Redeliver(ctx, reach, w.id)
+	default:
+		w.receiver.Answer(answers[step])
+		before := w.s.delivery(w.t, w.id).AttemptCount
+		w.s.eventually(w.t, func() (bool, string) {
+			err = w.worker.Handle(ctx, []string{w.id})
+			d := w.s.delivery(w.t, w.id)
+			// Not due for a millisecond, or given back because this machine is busy.
+			return err != nil || !claimable || d.AttemptCount > before, describe(d)
+		})
+	}
+	var refused *models.NotAllowedError
+	if errors.As(err, &refused) {
+		return nil
+	}
+	return err
+}
+
+// crash claims as a worker would, and lets the claim run out.
+func (w *world) crash(ctx context.Context, wakes, claimable bool) error {
+	token := models.NewID("tok_")
+	var claims models.Claims
+	w.s.eventually(w.t, func() (bool, string) {
+		var err error
+		claims, err = w.s.store.Claim(ctx, []string{w.id}, token, time.Millisecond)
+		require.NoError(w.t, err)
+		return !claimable || len(claims.Claimed) > 0, describe(w.s.delivery(w.t, w.id))
+	})
+	if len(claims.Claimed) == 0 {
+		return nil
+	}
+	w.s.eventually(w.t, func() (bool, string) {
+		_, err := w.s.store.ExpireClaims(ctx, 1000)
+		require.NoError(w.t, err)
+		d := w.s.delivery(w.t, w.id)
+		return d.ClaimToken == nil, describe(d)
+	})
+	if !wakes {
+		return nil
+	}
+	c, outcome, now, status := claims.Claimed[0], models.OutcomeSuccess, models.Instant(time.Now()), 200
+	_, err := w.s.store.Record(ctx, []models.AttemptRecord{{
+		Attempt: models.Attempt{
+			DeliveryID: w.id, Number: c.Number, Tenant: c.Tenant, Token: token, Trigger: c.Trigger, StartedAt: now, EndedAt: &now,
+			Outcome: &outcome, ResponseStatus: &status, RequestHeaders: models.Headers{},
+		},
+		WebhookID: w.webhook.ID, EventType: c.EventType, Disposition: models.Succeeded(),
+	}})
+	return err
+}
+
+// looks is how the real thing stands.
+func (w *world) looks() life {
+	d := w.s.delivery(w.t, w.id)
+	webhook, err := w.s.store.WebhookByID(context.Background(), w.webhook.ID)
+	require.NoError(w.t, err)
+	l := life{
+		Status: d.Status, Webhook: webhook.Status, Attempts: len(w.s.attempts(w.t, w.id)), Requests: len(w.receiver.ByID(w.event)),
+		Step: d.ScheduleStep, Succeeded: d.SucceededAt != nil,
+	}
+	if d.StatusReason != nil {
+		l.Reason = *d.StatusReason
+	}
+	if d.AttemptCount != l.Attempts {
+		l.Attempts = -d.AttemptCount // never equal
+	}
+	return l
+}
+
+// Random lives of a delivery: answers of the receiver, calls of the API, workers that die and that
+// wake up too late, against the model. A failure shrinks to the steps that show it.
+func TestDelivery_Model(t *testing.T) {
+	t.Parallel()
+	// What the receiver answers is what happens most.
+	kinds := []string{"ok", "error", "error", "error", "reset", "gone", "abort", "ok-disable", "crash", "crash", "sleep", "pause", "resume", "resume", "disable", "cancel", "redeliver", "redeliver"}
+	onEach(t, func(t *testing.T, s *stack) {
+		receiver := receivertest.New(t)
+		p := s.bare(t, nil, func(o *worker.Options) { o.Breaker.MinAttempts = 1_000_000 })
+		rapid.Check(t, func(rt *rapid.T) {
+			steps := rapid.SliceOfN(rapid.SampledFrom(kinds), 1, 12).Draw(rt, "steps")
+			w := &world{t: t, s: s, worker: p, receiver: receiver}
+			w.webhook, _ = s.webhook(t, receiver.URL(), func(w *models.Webhook) {
+				w.RetrySchedule = new(models.Schedule(slices.Repeat([]time.Duration{time.Millisecond}, modelSteps)))
+			})
+			d := s.emit(t, 1, w.webhook)[0]
+			w.id, w.event = d.ID, d.EventID
+			model := life{Status: models.DeliveryPending, Webhook: models.WebhookActive}
+			for n, step := range steps {
+				if err := w.act(step, model.claimable()); err != nil {
+					rt.Fatalf("%s: %v", strings.Join(steps[:n+1], ", "), err)
+				}
+				model.act(step)
+				got, want := w.looks(), model
+				want.manual = false
+				if got != want {
+					rt.Fatalf("after %s:\n it is  %s\n should %s", strings.Join(steps[:n+1], ", "), fmt.Sprintf("%+v", got), fmt.Sprintf("%+v", want))
+				}
+			}
+		})
+	})
+}
