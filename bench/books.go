@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -11,8 +12,13 @@ import (
 	"time"
 )
 
-// pollEvery is how often the receiver is asked how far it is; what it answers is exact.
-const pollEvery = 50 * time.Millisecond
+const (
+	// pollEvery is how often the receiver is asked how far it is; what it answers is exact.
+	pollEvery = 50 * time.Millisecond
+	// stall is how long nothing arrives until what is missing is given up. The server's own retries
+	// and its reconciler come within it.
+	stall = 30 * time.Second
+)
 
 // receiverProcess is the running receiver, and what it says.
 type receiverProcess struct {
@@ -85,13 +91,17 @@ func (r *receiverProcess) reset(ctx context.Context) error {
 	return r.ask(ctx, "reset", "", func(*bufio.Scanner) error { return nil })
 }
 
-// await waits until that many distinct webhook-ids have arrived at the path, at most limit. It
-// returns what is there then.
+// errStalled says that what is missing is not under way.
+var errStalled = errors.New("nothing more arrives")
+
+// await waits until that many distinct webhook-ids have arrived at the path, at most limit, and no
+// longer than stall without another one. It returns what is there then.
 func (r *receiverProcess) await(ctx context.Context, path string, distinct int, limit time.Duration) (c counted, err error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	poll := time.NewTicker(pollEvery)
 	defer poll.Stop()
+	newest := time.Now()
 	for {
 		now, err := r.count(ctx, path)
 		switch {
@@ -99,6 +109,10 @@ func (r *receiverProcess) await(ctx context.Context, path string, distinct int, 
 			return c, fmt.Errorf("%d of %d arrived at %s in %s: %w", c.distinct, distinct, path, limit, ctx.Err())
 		case err != nil || now.distinct >= distinct:
 			return now, err
+		case now.distinct > c.distinct:
+			newest = time.Now()
+		case time.Since(newest) > stall:
+			return now, fmt.Errorf("%d of %d arrived at %s: %w", now.distinct, distinct, path, errStalled)
 		}
 		c = now
 		select {

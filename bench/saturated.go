@@ -55,7 +55,7 @@ func (b *bench) saturated(ctx context.Context, title string, batch int) (err err
 		"", "deliveries/s", "least", "most", "to baseline", "answer p50", "p99", "receipt p50", "p99",
 	}}
 	use := &table{Title: "CPU per delivery in the same rounds, µs", Columns: []string{
-		"", "server", "Postgres", "Redis", "callers", "receiver", "all", "cores busy",
+		"", "server", "Postgres", "Redis", "callers", "receiver", "all", "baseline's to it", "cores busy",
 	}}
 	perSecond := func(rs []*round) []float64 { return each(rs, func(r *round) float64 { return r.perSecond }) }
 	for n, s := range list {
@@ -65,9 +65,21 @@ func (b *bench) saturated(ctx context.Context, title string, batch int) (err err
 			row[4] = ratio(median(speeds) / median(perSecond(rounds[0])))
 		}
 		t.Rows = append(t.Rows, append(row, quantilesOf(rounds[n])...))
-		use.Rows = append(use.Rows, append([]any{s.name}, cpuOf(rounds[n])...))
+		parts, all := cpuOf(rounds[n])
+		var less any
+		if _, base := cpuOf(rounds[0]); list[0].stack == "" {
+			less = ratio(base / all)
+		}
+		use.Rows = append(use.Rows, append(append([]any{s.name}, parts...), all, less, coresBusy(rounds[n])))
 	}
-	t.Notes = append(t.Notes, fmt.Sprintf("Median of %d rounds of %s, first emit to last arrival; one delivery an event; every event arrived.", b.rounds, b.duration))
+	t.Notes = append(t.Notes, fmt.Sprintf("Median of %d rounds of %s, first emit to last arrival; one delivery an event; every event of the server arrived.", b.rounds, b.duration))
+	missing := 0
+	for _, r := range rounds[0] {
+		missing += r.missing
+	}
+	if missing > 0 {
+		t.Notes = append(t.Notes, fmt.Sprintf("%d of the baseline's had not arrived %s after the others, and are left out.", missing, stall))
+	}
 	b.tables = append(b.tables, t, use)
 	return nil
 }
@@ -123,29 +135,38 @@ func quantilesOf(rounds []*round) []any {
 	return out
 }
 
-// cpuOf gives each party's CPU per delivery in microseconds over all rounds, their sum, and how
-// many cores were busy with them.
-func cpuOf(rounds []*round) []any {
+// cpuOf gives each party's CPU per delivery in microseconds over all rounds, and their sum.
+func cpuOf(rounds []*round) (parts []any, all float64) {
 	used := map[string]time.Duration{}
-	var took, sum time.Duration
-	var deliveries int
+	deliveries := 0
 	for _, r := range rounds {
 		for name, d := range r.cpu {
 			used[name] += d
-			sum += d
 		}
-		took += r.took
 		deliveries += r.deliveries
 	}
-	per := func(d time.Duration) any { return float64(d.Microseconds()) / float64(max(deliveries, 1)) }
-	var out []any
 	for _, name := range []string{"server", "Postgres", "Redis", "callers", "receiver"} {
 		d, ok := used[name]
 		if !ok {
-			out = append(out, nil)
+			parts = append(parts, nil)
 			continue
 		}
-		out = append(out, per(d))
+		per := float64(d.Microseconds()) / float64(max(deliveries, 1))
+		parts = append(parts, per)
+		all += per
 	}
-	return append(out, per(sum), fmt.Sprintf("%.2f", sum.Seconds()/took.Seconds()))
+	return parts, all
+}
+
+// coresBusy is how many cores all parties together had. Less than there are, where something else
+// keeps the machine busy or everybody waits for the disk.
+func coresBusy(rounds []*round) string {
+	var sum, took time.Duration
+	for _, r := range rounds {
+		for _, d := range r.cpu {
+			sum += d
+		}
+		took += r.took
+	}
+	return fmt.Sprintf("%.2f", sum.Seconds()/took.Seconds())
 }
