@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"strings"
 	"testing"
@@ -43,9 +44,7 @@ func blocks(t testing.TB, page string) []block {
 func previewOf(t testing.TB, api *apptest.Client, webhook map[string]any, data string) preview {
 	t.Helper()
 	input := map[string]any{"name": "docs", "targetUrl": "https://203.0.114.1/", "eventTypes": []string{"participant.created"}}
-	for name, v := range webhook {
-		input[name] = v
-	}
+	maps.Copy(input, webhook)
 	return previewDelivery(t, api, map[string]any{
 		"webhook": input, "event": map[string]any{"eventType": "participant.created", "data": json.RawMessage(data)},
 	})

@@ -34,14 +34,18 @@ func TestH5_UpdatesArePushed(t *testing.T) {
 	apptest.Each(t, func(t *testing.T, stack apptest.Stack) {
 		server := apptest.Start(t, stack, nil)
 		receiver := receivertest.New(t)
-		var made struct{ CreateWebhook struct{ Webhook struct{ ID string } } }
+		var made struct {
+			CreateWebhook struct{ Webhook struct{ ID string } }
+		}
 		server.Query(t, `mutation($url: URL!) { createWebhook(input: {name: "w", targetUrl: $url, eventTypes: ["*"]}) { webhook { id } } }`,
 			map[string]any{"url": receiver.URL()}, &made)
 		for _, by := range []apptest.Transport{apptest.WebSocket, apptest.Events} {
 			deliveries := server.Follow(t, by, followDeliveries, nil)
 			events := server.Follow(t, by, `subscription { eventEmitted(filter: "data.participant.id == 'p_1'") { cursor event { id data } data } }`, nil)
 			for _, participant := range []string{"p_0", "p_1"} {
-				var emitted struct{ EmitEvent struct{ Event struct{ ID string } } }
+				var emitted struct {
+					EmitEvent struct{ Event struct{ ID string } }
+				}
 				server.Query(t, `mutation($data: JSON!) { emitEvent(input: {eventType: "participant.created", data: $data}) { event { id } } }`,
 					map[string]any{"data": json.RawMessage(fmt.Sprintf(`{"participant":{"id":%q},"n":1.10}`, participant))}, &emitted)
 				for i, status := range []string{"PENDING", "SUCCEEDED"} {
@@ -53,9 +57,11 @@ func TestH5_UpdatesArePushed(t *testing.T) {
 					require.Equal(t, "w", u.DeliveryUpdated.Delivery.Webhook.Name)
 				}
 			}
-			var e struct{ EventEmitted struct{ Data json.RawMessage } }
+			var e struct {
+				EventEmitted struct{ Data json.RawMessage }
+			}
 			events.Into(t, &e)
-			require.Equal(t, `{"participant":{"id":"p_1"},"n":1.10}`, string(e.EventEmitted.Data))
+			require.Equal(t, `{"participant":{"id":"p_1"},"n":1.10}`, string(e.EventEmitted.Data)) //nolint:testifylint // the very digits
 		}
 	})
 }

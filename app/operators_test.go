@@ -2,6 +2,7 @@ package app_test
 
 import (
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -161,9 +162,7 @@ func TestA5_OtherSitesCannotRideOnASession(t *testing.T) {
 	send := func(method, path, body string, headers ...map[string]string) page {
 		all := map[string]string{}
 		for _, h := range headers {
-			for name, value := range h {
-				all[name] = value
-			}
+			maps.Copy(all, h)
 		}
 		return browse(t, method, server.URL+path, body, all)
 	}

@@ -75,7 +75,7 @@ func TestDoAnswersEachCallerItsOwn(t *testing.T) {
 				assert.ErrorIs(t, err, errNegative)
 				return
 			}
-			assert.NoError(t, err) //nolint:testifylint // not in the test's goroutine
+			assert.NoError(t, err)
 			assert.Equal(t, (i-10)*2, value)
 		})
 	}

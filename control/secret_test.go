@@ -118,7 +118,7 @@ func TestDumpHoldsNoSecret(t *testing.T) {
 		const planted = "planted-header-value"
 		w, first, err := f.CreateWebhook(t.Context(), f.acme, input(func(in *control.WebhookInput) {
 			in.Name = "recognisable name"
-			in.Headers = []control.HeaderInput{{"Authorization", ptr(planted)}, {"X-Plain", ptr(planted)}}
+			in.Headers = []control.HeaderInput{{"Authorization", new(planted)}, {"X-Plain", new(planted)}}
 		}))
 		require.NoError(t, err)
 		_, second, err := f.RotateWebhookSecretKey(t.Context(), f.acme, w.ID, "PT24H", nil)

@@ -176,9 +176,6 @@ func requireProblems(t *testing.T, err error, want ...found) models.Problems {
 	return problems
 }
 
-//go:fix inline
-func ptr[T any](v T) *T { return new(v) }
-
 func set[T any](v T) control.Field[T] { return control.Field[T]{Set: true, Value: &v} }
 
 func null[T any]() control.Field[T] { return control.Field[T]{Set: true} }

@@ -118,7 +118,7 @@ func signsInOnce(t *testing.T, base, link string) {
 		response, err := (&http.Client{}).Do(request)
 		require.NoError(t, err)
 		require.NoError(t, response.Body.Close())
-		return response //nolint:bodyclose // closed above
+		return response
 	}
 	first := exchange()
 	require.Equal(t, http.StatusOK, first.StatusCode)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -87,7 +88,7 @@ func TestE3E4_BoundsOfEventsAndBatches(t *testing.T) {
 			}
 			require.Empty(t, r.UserErrors)
 		}
-		results, problems = batch(append(inputs, message(map[string]any{"n": 100})))
+		results, problems = batch(slices.Concat(inputs, []map[string]any{message(map[string]any{"n": 100})}))
 		require.Empty(t, results)
 		require.Equal(t, "TOO_LARGE", problems[0].Code)
 		require.Equal(t, []string{"inputs"}, problems[0].Field)

@@ -18,7 +18,7 @@ import (
 // no pause: SOAK_SEED repeats a run's faults, SOAK_DURATION sets their time.
 func TestSoak_RandomFaults(t *testing.T) {
 	t.Parallel()
-	seed := uint64(time.Now().UnixNano()) //nolint:gosec // any number will do
+	seed := uint64(time.Now().UnixNano())
 	if text := os.Getenv("SOAK_SEED"); text != "" {
 		var err error
 		seed, err = strconv.ParseUint(text, 10, 64)
@@ -32,8 +32,8 @@ func TestSoak_RandomFaults(t *testing.T) {
 	}
 	apptest.Each(t, func(t *testing.T, stack apptest.Stack) {
 		w := newWorld(t, plan{stack: stack, ownPostgres: stack == apptest.Production, callLimit: 4 * time.Second})
-		w.books.patience = 0                   // the API itself is stopped among other things
-		draw := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // to be repeated, not to be secret
+		w.books.patience = 0 // the API itself is stopped among other things
+		draw := rand.New(rand.NewPCG(seed, 1))
 		drawn := map[string]int{}
 		l := w.emit(20)
 		began := time.Now()

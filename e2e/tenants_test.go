@@ -161,7 +161,7 @@ func TestA2_AnotherTenantsThingsAreAsIfTheyDidNotExist(t *testing.T) {
 	for _, place := range places(t) {
 		_, here := naming[place]
 		_, there := elsewhere[place]
-		assert.Truef(t, here != there, "%s names something of a tenant's and has no case", place)
+		assert.NotEqualf(t, here, there, "%s names something of a tenant's and has no case", place)
 	}
 	apptest.Each(t, func(t *testing.T, stack apptest.Stack) {
 		server := apptest.Start(t, stack, map[string]string{"RETRY_SCHEDULE": "1h"})

@@ -86,7 +86,7 @@ func (i *Intake) rows(ctx context.Context, tx *models.EventTx, items []*item, pu
 				return nil, err
 			}
 			if it.index != ix {
-				it.match(ix) //nolint:contextcheck // filters have a deadline of their own
+				it.match(ix)
 			}
 		}
 		it.build(tx.Now(), tx.Epoch())

@@ -96,7 +96,7 @@ func (i *Intake) prepareFor(ctx context.Context, tenant string, in Input) (*item
 	}
 	// A tenant that is not in memory yet is loaded inside the commit, once for all its callers.
 	if ix := snap.tenants[tenant]; ix != nil {
-		it.match(ix) //nolint:contextcheck // filters have a deadline of their own
+		it.match(ix)
 	}
 	return it, nil
 }

@@ -84,7 +84,7 @@ func TestEnsureBuiltinTypes(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, store.EnsureBuiltinTypes(ctx, append(ship("v2"), models.EventType{Name: "c", Title: "v2 c", Status: models.EventTypeDeprecated})))
 		require.Equal(t, []string{"mine", "v2 b", "v2 c"}, list(nil), "an edited type is the operator's")
-		require.Equal(t, []string{"v2 c"}, list(ptr(models.EventTypeDeprecated)))
+		require.Equal(t, []string{"v2 c"}, list(new(models.EventTypeDeprecated)))
 		page, err := store.Tenant(all).EventTypes(ctx, nil, models.Page{First: new(1)})
 		require.NoError(t, err)
 		page, err = store.Tenant(all).EventTypes(ctx, nil, models.Page{First: new(1), After: &page.Cursors[0]})

@@ -33,7 +33,7 @@ func TestCancelDelivery(t *testing.T) {
 			}
 			require.NoError(t, err, name)
 			require.Equal(t, models.DeliveryCancelled, got.Status, name)
-			require.Equal(t, ptr(models.ReasonCancelledByUser), got.StatusReason, name)
+			require.Equal(t, new(models.ReasonCancelledByUser), got.StatusReason, name)
 			require.NotNil(t, got.CompletedAt, name)
 			require.Nil(t, got.NextAttemptAt, name)
 		}

@@ -17,7 +17,7 @@ func TestEraseEvent(t *testing.T) {
 		e := eventTo(w, w, w)
 		e.IdempotencyKey, e.IdempotencyHash = new("once"), "hash"
 		e.Deliveries[1].Body = new(`{"shaped":true}`)
-		e.Deliveries[2].Status, e.Deliveries[2].StatusReason = models.DeliverySkipped, ptr(models.ReasonFilterError)
+		e.Deliveries[2].Status, e.Deliveries[2].StatusReason = models.DeliverySkipped, new(models.ReasonFilterError)
 		e.Deliveries[2].StatusDetail = new(`The filter failed: no such key: "secret".`)
 		committed := commit(t, store, e)[0]
 		other := commit(t, store, eventTo(w))[0]

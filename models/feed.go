@@ -92,12 +92,7 @@ func (p *FeedPosition) Covers(q *FeedPosition) bool {
 	if p.feed != q.feed || p.seq < q.seq || p.snap.max < q.snap.max {
 		return false
 	}
-	for _, x := range p.snap.running {
-		if q.snap.has(x) {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(p.snap.running, q.snap.has)
 }
 
 // FeedItem is one change.
@@ -229,7 +224,7 @@ func (r *varints) unsigned() int64 {
 	if v > 1<<60 {
 		n = 0
 	}
-	return r.took(int64(v), n) //nolint:gosec // bounded above
+	return r.took(int64(v), n)
 }
 
 func (r *varints) took(v int64, n int) int64 {

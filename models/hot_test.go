@@ -356,7 +356,7 @@ func TestRelease(t *testing.T) {
 		}
 		require.NoError(t, store.Exec(t.Context(), "UPDATE deliveries SET status = 'HELD', next_attempt_at = NULL WHERE id = ?", ids[2]))
 		released, err := store.Release(t.Context(), []models.Release{
-			{DeliveryID: ids[1], Token: "t1", After: time.Minute, Reason: ptr(models.ReasonRateLimited), Detail: "Ten a second."},
+			{DeliveryID: ids[1], Token: "t1", After: time.Minute, Reason: new(models.ReasonRateLimited), Detail: "Ten a second."},
 			{DeliveryID: ids[0], Token: "other"},
 			{DeliveryID: ids[2], Token: "t1"},
 			{DeliveryID: "dlv_none", Token: "t1"},

@@ -14,9 +14,6 @@ import (
 	"github.com/intervengine/webhooks/models/modelstest"
 )
 
-//go:fix inline
-func ptr[T any](v T) *T { return new(v) }
-
 // all is the reach of a platform key.
 var all = models.Reach{All: true}
 

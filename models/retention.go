@@ -141,26 +141,26 @@ const (
 // PurgeKinds are all kinds, in an order in which each may follow from the ones before.
 var PurgeKinds = [...]PurgeKind{PurgeKeys, PurgeReplays, PurgeMinutes, PurgeRevisions, PurgeWebhooks, PurgeChanges}
 
-// In: what the comment says, then the limit. Each removes about limit rows.
+// In: what the comment says, then the limit; each removes about limit rows.
 const (
-	// now
+	// In: now.
 	purgeKeys = `DELETE FROM idempotency_keys WHERE (tenant, key) IN (
 		SELECT tenant, key FROM idempotency_keys WHERE expires_at <= ? ORDER BY expires_at LIMIT ?)`
-	// before
+	// In: before.
 	purgeReplays = `DELETE FROM replays WHERE id IN (
 		SELECT id FROM replays WHERE status <> 'RUNNING' AND finished_at < ? ORDER BY id LIMIT ?)`
-	// tenant, before
+	// In: tenant, before.
 	purgeMinutes = `DELETE FROM delivery_minutes WHERE (webhook_id, minute, event_type, shard, measure) IN (
 		SELECT webhook_id, minute, event_type, shard, measure FROM delivery_minutes WHERE tenant = ? AND minute < ? ORDER BY minute LIMIT ?)`
-	// the oldest epoch that an event was matched under, before
+	// In: the oldest epoch that an event was matched under, before.
 	purgeRevisions = `DELETE FROM webhook_revisions WHERE (webhook_id, revision) IN (
 		SELECT r.webhook_id, r.revision FROM webhook_revisions r JOIN webhook_revisions n ON n.webhook_id = r.webhook_id AND n.revision = r.revision + 1
 		WHERE n.epoch <= ? AND n.created_at < ? LIMIT ?)`
-	// before
+	// In: before.
 	pickWebhooks = `SELECT id FROM webhooks w WHERE (status <> 'ACTIVE' OR deleted_at IS NOT NULL) AND deleted_at < ?
 		AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.webhook_id = w.id)
 		AND NOT EXISTS (SELECT 1 FROM replays r WHERE r.webhook_id = w.id) ORDER BY id LIMIT ?`
-	// before, the head of the log
+	// In: before, the head of the log.
 	purgeChanges = `DELETE FROM changes WHERE epoch IN (
 		SELECT epoch FROM changes WHERE created_at < ? AND epoch < (SELECT head FROM config_epoch) ORDER BY epoch LIMIT ?)`
 )

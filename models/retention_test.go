@@ -133,10 +133,10 @@ func TestPurge(t *testing.T) {
 		}
 		edit("second")
 		keyed := eventTo(w)
-		keyed.IdempotencyKey, keyed.IdempotencyHash, keyed.IdempotencyTTL = ptr("short"), "h", time.Millisecond
+		keyed.IdempotencyKey, keyed.IdempotencyHash, keyed.IdempotencyTTL = new("short"), "h", time.Millisecond
 		kept := commit(t, store, keyed)[0]
 		long := eventTo()
-		long.IdempotencyKey, long.IdempotencyHash = ptr("long"), "h"
+		long.IdempotencyKey, long.IdempotencyHash = new("long"), "h"
 		commit(t, store, long)
 		edit("third")
 		gone := newWebhook(t, store, "acme", nil)

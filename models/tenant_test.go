@@ -28,7 +28,7 @@ func newWorld(t testing.TB, store *models.Store, tenant string) world {
 	w.webhook = newWebhook(t, store, tenant, func(w *models.Webhook) { w.ExternalID = new("crm") })
 	w.event = newEvent(t, store, tenant, func(e *models.Event) { e.IdempotencyKey = new("once") })
 	w.delivery = newDelivery(t, store, w.event, w.webhook, func(d *models.Delivery) {
-		d.Status, d.AttemptCount, d.LastOutcome, d.LastStatus = models.DeliveryRetrying, 1, ptr(models.OutcomeHTTPError), new(500)
+		d.Status, d.AttemptCount, d.LastOutcome, d.LastStatus = models.DeliveryRetrying, 1, new(models.OutcomeHTTPError), new(500)
 	})
 	w.attempt = newAttempt(t, store, w.delivery, 1)
 	w.key = models.APIKey{Name: "ci", Tenant: &tenant, Scopes: models.StringList{"READ"}, Prefix: "iwk_ab", Hash: "hash of " + tenant}
@@ -45,7 +45,7 @@ func newAttempt(t testing.TB, store *models.Store, d models.Delivery, number int
 	a := models.Attempt{
 		DeliveryID: d.ID, Number: number, Tenant: d.Tenant, Token: "token", Trigger: models.TriggerAutomatic,
 		StartedAt: models.Instant(time.Now()), RequestURL: "https://crm.example/hook",
-		RequestHeaders: models.Headers{{Name: "webhook-id", Value: d.EventID}}, Outcome: ptr(models.OutcomeHTTPError), ResponseStatus: new(500),
+		RequestHeaders: models.Headers{{Name: "webhook-id", Value: d.EventID}}, Outcome: new(models.OutcomeHTTPError), ResponseStatus: new(500),
 	}
 	require.NoError(t, store.Insert(t.Context(), &a))
 	return a

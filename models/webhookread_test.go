@@ -29,7 +29,7 @@ func TestTenant_WebhookFilters(t *testing.T) {
 		add("notices", func(w *models.Webhook) { w.EventTypes = models.StringList{"webhook.failing"} })
 		add("100%_sure", func(w *models.Webhook) {
 			w.EventTypes, w.Status = models.StringList{"participants.created"}, models.WebhookPaused
-			w.StatusReason = ptr(models.ReasonByUser)
+			w.StatusReason = new(models.ReasonByUser)
 		})
 		add(`back\slash`, func(w *models.Webhook) {
 			w.EventTypes, w.TargetURL, w.ExternalID = models.StringList{"x"}, "https://Partner.example/In", new("Ext-7")
@@ -45,7 +45,7 @@ func TestTenant_WebhookFilters(t *testing.T) {
 			want   []string
 		}{
 			"all, newest first":  {models.WebhookFilter{}, every},
-			"status":             {models.WebhookFilter{Status: ptr(models.WebhookPaused)}, []string{"100%_sure"}},
+			"status":             {models.WebhookFilter{Status: new(models.WebhookPaused)}, []string{"100%_sure"}},
 			"type":               {models.WebhookFilter{EventType: new("participant.created")}, []string{"star", "prefix", "exact"}},
 			"later type":         {models.WebhookFilter{EventType: new("participant.merged")}, []string{"star", "prefix"}},
 			"pattern":            {models.WebhookFilter{EventType: new("participant.*")}, []string{"prefix"}},
@@ -61,7 +61,7 @@ func TestTenant_WebhookFilters(t *testing.T) {
 			"search backslash":   {models.WebhookFilter{Search: new(`\`)}, []string{`back\slash`}},
 			"search nothing":     {models.WebhookFilter{Search: new("")}, every},
 			"search quote":       {models.WebhookFilter{Search: new(`' OR 1=1 --`)}, nil},
-			"together":           {models.WebhookFilter{Search: new("e"), EventType: new("participant.created"), Status: ptr(models.WebhookActive)}, []string{"star", "prefix", "exact"}},
+			"together":           {models.WebhookFilter{Search: new("e"), EventType: new("participant.created"), Status: new(models.WebhookActive)}, []string{"star", "prefix", "exact"}},
 		} {
 			got, err := r.Webhooks(ctx, test.filter, models.Page{})
 			require.NoError(t, err, name)

@@ -34,7 +34,7 @@ func TestCreateWebhook(t *testing.T) {
 		w := models.Webhook{
 			Tenant: "acme", ExternalID: new("crm"), Name: "CRM Sync", TargetURL: "https://crm.example/hook",
 			EventTypes: models.StringList{"a", "b.*"}, Filter: new("true"), PayloadQuery: new("subscription { event { id } }"),
-			SealedHeaders: "headers", Timeout: ptr(models.Millis(1500 * time.Millisecond)),
+			SealedHeaders: "headers", Timeout: new(models.Millis(1500 * time.Millisecond)),
 			RetrySchedule: &models.Schedule{time.Second, time.Hour}, RateLimitPerSecond: new(5), Signing: models.SigningEd25519,
 			SealedKey: "key", PublicKey: new("whpk_"),
 		}
@@ -226,7 +226,7 @@ func TestSetWebhookStatus_Transitions(t *testing.T) {
 			if test.to == active {
 				require.Nil(t, got.StatusReason, name)
 			} else {
-				require.Equal(t, ptr(models.ReasonByUser), got.StatusReason, name)
+				require.Equal(t, new(models.ReasonByUser), got.StatusReason, name)
 			}
 			n, err := store.Count(ctx, "SELECT COUNT(*) FROM webhook_revisions WHERE webhook_id = ?", w.ID)
 			require.NoError(t, err)
@@ -258,13 +258,13 @@ func everyState(t testing.TB, store *models.Store, w models.Webhook) map[string]
 	}
 	add("pending", e, models.DeliveryPending, nil, 0)
 	add("retrying", e, models.DeliveryRetrying, nil, 2)
-	add("scheduled", later, models.DeliveryPending, ptr(models.ReasonScheduled), 0)
-	add("held", e, models.DeliveryHeld, ptr(models.ReasonWebhookPaused), 0)
-	add("held retry", e, models.DeliveryHeld, ptr(models.ReasonWebhookPaused), 3)
+	add("scheduled", later, models.DeliveryPending, new(models.ReasonScheduled), 0)
+	add("held", e, models.DeliveryHeld, new(models.ReasonWebhookPaused), 0)
+	add("held retry", e, models.DeliveryHeld, new(models.ReasonWebhookPaused), 3)
 	add("succeeded", e, models.DeliverySucceeded, nil, 1)
-	add("failed", e, models.DeliveryFailed, ptr(models.ReasonRetriesExhausted), 9)
-	add("cancelled", e, models.DeliveryCancelled, ptr(models.ReasonCancelledByUser), 0)
-	add("skipped", e, models.DeliverySkipped, ptr(models.ReasonWebhookDisabled), 0)
+	add("failed", e, models.DeliveryFailed, new(models.ReasonRetriesExhausted), 9)
+	add("cancelled", e, models.DeliveryCancelled, new(models.ReasonCancelledByUser), 0)
+	add("skipped", e, models.DeliverySkipped, new(models.ReasonWebhookDisabled), 0)
 	return names
 }
 
