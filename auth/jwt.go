@@ -39,7 +39,8 @@ type JWTOptions struct {
 func (o JWTOptions) enabled() bool { return len(o.Secret) > 0 || o.JWKSURL != "" }
 
 const (
-	// leeway is how far the clock of who made a token may be off.
+	// leeway is how far ahead the clock of who made a token may be: a token that was made just now
+	// must be taken. The end of a token is exact.
 	leeway = 10 * time.Second
 	// tokenCacheAge is how long a checked token is trusted without checking its signature again.
 	tokenCacheAge = 30 * time.Second
@@ -120,6 +121,9 @@ func (t *tokens) verify(ctx context.Context, token string, sum [sha256.Size]byte
 	p, err := claimed(claims)
 	if err != nil {
 		return nil, err
+	}
+	if p.expired(now) { // the parser's leeway is for nbf
+		return nil, fmt.Errorf("%w: the token has expired", ErrBadCredentials)
 	}
 	t.cache.Add(sum, tokenEntry{principal: p, checkedAt: now})
 	return p, nil
@@ -269,7 +273,6 @@ func claimed(claims jwt.MapClaims) (*Principal, error) {
 	if err != nil || exp == nil {
 		return bad("the token lacks the claim exp")
 	}
-	end := exp.Add(leeway)
-	p.ExpiresAt = &end
+	p.ExpiresAt = &exp.Time
 	return p, nil
 }

@@ -80,7 +80,7 @@ func TestTokenClaims(t *testing.T) {
 		"no scopes":               {claims: jwt.MapClaims{"scopes": nil}, tenant: "acme"},
 		"twice the same":          {claims: jwt.MapClaims{"scopes": []string{"EMIT", "EMIT"}}, scopes: []models.Scope{"EMIT"}, tenant: "acme"},
 		"administrator":           {claims: jwt.MapClaims{"tenant": nil, "scopes": []string{"ADMIN"}}, scopes: []models.Scope{"ADMIN"}},
-		"expired within leeway":   {claims: jwt.MapClaims{"exp": time.Now().Add(-5 * time.Second).Unix()}, scopes: []models.Scope{"READ"}, tenant: "acme"},
+		"a clock that is ahead":   {claims: jwt.MapClaims{"nbf": time.Now().Add(8 * time.Second).Unix()}, scopes: []models.Scope{"READ"}, tenant: "acme"},
 		"without subject":         {claims: jwt.MapClaims{"sub": nil}, scopes: []models.Scope{"READ"}, tenant: "acme"},
 		"iss and aud not asked":   {claims: jwt.MapClaims{"iss": "x", "aud": "y"}, scopes: []models.Scope{"READ"}, tenant: "acme"},
 		"iss and aud":             {strict: true, claims: jwt.MapClaims{"iss": "https://issuer.example", "aud": "webhooks"}, scopes: []models.Scope{"READ"}, tenant: "acme"},
@@ -99,7 +99,8 @@ func TestTokenClaims(t *testing.T) {
 		"subject a number":        {claims: jwt.MapClaims{"sub": 7}, bad: "sub"},
 		"no exp":                  {claims: jwt.MapClaims{"exp": nil}, bad: "lacks"},
 		"exp a string":            {claims: jwt.MapClaims{"exp": "tomorrow"}, bad: "token"},
-		"expired":                 {claims: jwt.MapClaims{"exp": time.Now().Add(-11 * time.Second).Unix()}, bad: "expired"},
+		"expired":                 {claims: jwt.MapClaims{"exp": time.Now().Add(-time.Minute).Unix()}, bad: "expired"},
+		"expired a second ago":    {claims: jwt.MapClaims{"exp": time.Now().Add(-time.Second).Unix()}, bad: "the token has expired"},
 		"not yet valid":           {claims: jwt.MapClaims{"nbf": time.Now().Add(time.Minute).Unix()}, bad: "not valid yet"},
 		"other issuer":            {strict: true, claims: jwt.MapClaims{"iss": "https://evil.example", "aud": "webhooks"}, bad: "issuer"},
 		"no issuer":               {strict: true, claims: jwt.MapClaims{"aud": "webhooks"}, bad: "lacks"},
@@ -147,7 +148,7 @@ func TestTokenExpiresWhileCached(t *testing.T) {
 	header := sign(t, jwt.SigningMethodHS256, []byte(secret), "", claimsOf(jwt.MapClaims{"exp": now.Load().Add(5 * time.Second).Unix()}))
 	_, err := a.Authenticate(t.Context(), header)
 	require.NoError(t, err)
-	now.Store(new(now.Load().Add(16 * time.Second)))
+	now.Store(new(now.Load().Add(5 * time.Second)))
 	_, err = a.Authenticate(t.Context(), header)
 	require.ErrorIs(t, err, auth.ErrBadCredentials)
 	require.ErrorContains(t, err, "expired")

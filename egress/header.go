@@ -99,8 +99,8 @@ func SensitiveHeader(name string) bool {
 }
 
 var sensitiveWords = []string{
-	"auth", "cookie", "credential", "jwt", "key", "passphrase", "passwd", "password", "private", "pwd", "secret",
-	"session", "signature", "token",
+	"auth", "bearer", "cookie", "credential", "csrf", "hmac", "jwt", "key", "passphrase", "passwd", "password", "private", "pwd", "secret",
+	"session", "signature", "token", "xsrf",
 }
 
 func show(field Header) ShownHeader {

@@ -90,7 +90,7 @@ func TestSensitiveHeader(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{
 		"Authorization", "proxy-authorization", "Cookie", "Set-Cookie", "X-API-Key", "x-auth-token", "X-Secret", "Ocp-Apim-Subscription-Key",
-		"X-Amz-Security-Token", "X-Password", "X-Credential", "X-Session-Id", "X-Hub-Signature-256", "X-JWT",
+		"X-Amz-Security-Token", "X-Password", "X-Credential", "X-Session-Id", "X-Hub-Signature-256", "X-JWT", "Bearer", "X-HMAC", "X-CSRF", "X-Xsrf",
 	} {
 		require.True(t, egress.SensitiveHeader(name), name)
 	}

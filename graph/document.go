@@ -108,9 +108,9 @@ func (l *Limits) cutErrors(errs gqlerror.List) gqlerror.List {
 	return errs
 }
 
-// quotedToken is where the parser's messages quote a token that can hold a caller's data. Names and
-// punctuation are the document's own structure and stay.
-var quotedToken = regexp.MustCompile(`(?s)\b(String|BlockString|Int|Float|Comment) ".*"|escape sequence: .*|character .*|Invalid number.*`)
+// quotedToken is where the parser's messages quote a token that can hold a caller's data: names too,
+// since what does not parse may be anything, a secret in the wrong place for one.
+var quotedToken = regexp.MustCompile(`(?s)\b(String|BlockString|Int|Float|Comment|Name) ".*"|escape sequence: .*|character .*|Invalid number.*`)
 
 // parseError is the parser's error without what it quotes of the document.
 func parseError(err error) *gqlerror.Error {

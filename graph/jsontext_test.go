@@ -142,6 +142,11 @@ func TestParseErrorsQuoteNoData(t *testing.T) {
 		"a character outside":         `{ a(b: ?canary) }`,
 		"a control character":         "{ a(b: \"\x01canary\") }",
 		"a text instead of a keyword": `"canary" "canary"`,
+		"a text that is no document":  `canary {{{`,
+		"a name after the document":   `{ a } canary`,
+		"a name instead of a bracket": `query a canary { a }`,
+		"a name instead of a colon":   `mutation { a(b: {c canary}) }`,
+		"a name instead of on":        `fragment a canary b { a }`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

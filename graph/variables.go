@@ -2,6 +2,7 @@ package graph
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"strconv"
@@ -15,7 +16,10 @@ import (
 
 // variableError says what is wrong with a variable. It names the place in words of the schema and
 // the document, and never the value.
-type variableError struct{ path, message string }
+type variableError struct {
+	path, message string
+	tooLarge      bool
+}
 
 func (e *variableError) Error() string { return e.path + ": " + e.message }
 
@@ -46,7 +50,11 @@ func (l *Limits) readVariables(schema *ast.Schema, op *ast.OperationDefinition, 
 			variables[name] = v
 			return err
 		})
-		if err != nil {
+		var bad *variableError
+		switch {
+		case errors.As(err, &bad) && bad.tooLarge:
+			return newError(codeTooComplex, variableMessage(err))
+		case err != nil:
 			return newError(codeValidationFailed, variableMessage(err))
 		}
 	}
@@ -126,7 +134,10 @@ func (r *variableReader) list(elem *ast.Type, first byte) (any, error) {
 	list := []any{}
 	err := r.elements(func(i int) error {
 		if i >= r.limits.ListInput {
-			return r.fail("a list in the arguments has at most %d entries", r.limits.ListInput)
+			return &variableError{
+				path: strings.Join(r.path, "."), tooLarge: true,
+				message: fmt.Sprintf("a list in the arguments has more than %d entries", r.limits.ListInput),
+			}
 		}
 		v, err := r.within(strconv.Itoa(i), elem)
 		list = append(list, v)

@@ -117,6 +117,7 @@ func TestWebSocket_Protocol(t *testing.T) {
 		"subscribe before init":     {sent: []string{typename}, code: 4401, reason: "Unauthorized"},
 		"no credentials":            {sent: []string{`{"type":"connection_init"}`}, code: 4403, reason: auth.ErrNoCredentials.Error()},
 		"bad credentials":           {sent: []string{`{"type":"connection_init","payload":{"Authorization":"Bearer ` + canary + `"}}`}, code: 4403, reason: "credentials are not valid: unknown key or token"},
+		"any case of the name":      {sent: []string{`{"type":"connection_init","payload":{"AUTHORIZATION":"Bearer ` + canary + `"}}`}, code: 4403, reason: "credentials are not valid: unknown key or token"},
 		"bad payload":               {sent: []string{`{"type":"connection_init","payload":{"Authorization":1}}`}, code: 4400},
 		"credentials twice":         {sent: []string{`{"type":"connection_init","payload":{"Authorization":"a","Authorization":"b"}}`}, code: 4400},
 		"not JSON":                  {sent: []string{canary}, code: 4400, reason: "the message is not valid JSON of the protocol"},

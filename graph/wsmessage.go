@@ -3,6 +3,7 @@ package graph
 import (
 	"bytes"
 	"encoding/json"
+	"strings"
 )
 
 // subprotocol is the one that is spoken on WebSockets: graphql-transport-ws, see
@@ -76,8 +77,8 @@ func credentials(payload []byte, maxDepth int) (string, error) {
 	var header string
 	err := s.uniqueMembers(func(key string) error {
 		value, err := s.value()
-		// Names of headers know no case, and clients write them either way.
-		if err == nil && (key == "Authorization" || key == "authorization") {
+		// Names of headers know no case.
+		if err == nil && strings.EqualFold(key, "Authorization") {
 			if value[0] != '"' {
 				return errNotJSON
 			}
