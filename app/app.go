@@ -200,8 +200,10 @@ func (a *App) wire() (err error) {
 			Store: a.store, Intake: a.intake, Control: a.control, Live: a.live, Auth: a.auth, Logger: a.logger,
 			DisableAfter: c.DisableAfter,
 			Circuits:     worker.NewCircuits(a.queue.Client()),
-			// A full batch of the largest events, and what is around them (E3).
-			Limits: graph.Limits{BodyBytes: int64(c.MaxBatch)*int64(c.MaxEventBytes) + 1<<20},
+			Limits:       c.queryLimits(),
+			Streams: graph.StreamLimits{
+				Subscriptions: c.MaxSubscriptions, Idle: c.StreamIdle, Lifetime: c.StreamLifetime,
+			},
 		})
 	}
 	if a.options.Role != RoleAPI {

@@ -21,41 +21,59 @@ import (
 // default as text, and what it is; help, `config` and the README's table are made from them.
 // A field tagged secret is never printed.
 type Config struct {
-	ListenAddr         string          `env:"LISTEN_ADDR" default:"127.0.0.1:8080" doc:"HTTP listener (PORT=n stands for :n; a worker's default is 127.0.0.1:8081)"`
-	AdminListenAddr    string          `env:"ADMIN_LISTEN_ADDR" default:"" doc:"own listener for the operators' pages (queue UI, metrics); empty: on LISTEN_ADDR"`
-	DataDir            string          `env:"DATA_DIR" default:"./data" doc:"embedded database and generated keys (0600)"`
-	DatabaseURL        string          `env:"DATABASE_URL" default:"" secret:"url" doc:"postgres://… ; empty: SQLite in DATA_DIR"`
-	RedisURL           string          `env:"REDIS_URL" default:"" secret:"url" doc:"redis://… or rediss://… ; empty: in-process"`
-	AdminAPIKey        string          `env:"ADMIN_API_KEY" default:"" secret:"all" doc:"a platform key with scope ADMIN; empty: generated at the first start and printed once"`
-	SecretsKey         string          `env:"SECRETS_KEY" default:"" secret:"all" doc:"comma-separated base64 32-byte keys, the first encrypts; generated into DATA_DIR when embedded, required with DATABASE_URL"`
-	EgressAllow        []netip.Prefix  `env:"EGRESS_ALLOW" default:"" doc:"comma-separated CIDRs that targets may be in though they are not public"`
-	JWTSecret          string          `env:"JWT_SECRET" default:"" secret:"all" doc:"HS256 secret of the platform's tokens, at least 32 bytes"`
-	JWTJWKSURL         string          `env:"JWT_JWKS_URL" default:"" doc:"where the platform publishes its tokens' keys"`
-	JWTIssuer          string          `env:"JWT_ISSUER" default:"" doc:"the iss that tokens must carry"`
-	JWTAudience        string          `env:"JWT_AUDIENCE" default:"" doc:"the aud that tokens must carry"`
-	RetrySchedule      []time.Duration `env:"RETRY_SCHEDULE" default:"5s,5m,30m,2h,5h,10h,14h,20h,24h" min:"1ms" max:"168h" doc:"waits before each retry, comma-separated; a webhook's own comes first"`
-	AttemptTimeout     time.Duration   `env:"ATTEMPT_TIMEOUT" default:"15s" min:"1ms" max:"60s" doc:"time for one attempt, body included"`
-	ReconcileInterval  time.Duration   `env:"RECONCILE_INTERVAL" default:"10s" min:"1ms" max:"1h" doc:"how often lost tasks are looked for"`
-	Retention          time.Duration   `env:"RETENTION" default:"30d" min:"1ms" doc:"how long events, deliveries and attempts are kept"`
-	RetentionInterval  time.Duration   `env:"RETENTION_INTERVAL" default:"10m" min:"1ms" doc:"how often what is older is removed"`
-	DisableAfter       time.Duration   `env:"DISABLE_AFTER" default:"5d" min:"1ms" doc:"a webhook that only fails for this long is disabled"`
-	BreakerWindow      time.Duration   `env:"BREAKER_WINDOW" default:"60s" min:"1ms" max:"1h" doc:"the time that the circuit breaker looks back"`
-	BreakerCooldown    time.Duration   `env:"BREAKER_COOLDOWN" default:"30s" min:"1ms" max:"1h" doc:"how long an open circuit waits before its probe"`
-	BreakerMinAttempts int             `env:"BREAKER_MIN_ATTEMPTS" default:"20" min:"1" max:"1000000" doc:"attempts in the window before the circuit may open"`
-	BreakerThreshold   float64         `env:"BREAKER_THRESHOLD" default:"0.5" min:"0.01" max:"1" doc:"share of failures that opens the circuit"`
-	MaxEventBytes      int             `env:"MAX_EVENT_BYTES" default:"262144" min:"2" max:"16777216" doc:"an event's data, in bytes of compact JSON"`
-	MaxBatch           int             `env:"MAX_BATCH" default:"100" min:"1" max:"1000" doc:"events in one emitEvents"`
-	IdempotencyWindow  time.Duration   `env:"IDEMPOTENCY_WINDOW" default:"24h" min:"1ms" doc:"how long an idempotency key answers with its first event"`
-	FeedRetention      time.Duration   `env:"FEED_RETENTION" default:"24h" min:"1ms" doc:"how old a live cursor may be"`
-	MaxConnections     int             `env:"MAX_CONNECTIONS" default:"10000" min:"1" max:"1000000" doc:"callers' connections, subscriptions included"`
-	WorkerConcurrency  int             `env:"WORKER_CONCURRENCY" default:"512" min:"1" max:"100000" doc:"attempts at once in a process"`
-	WebhookShare       float64         `env:"WEBHOOK_SHARE" default:"0.25" min:"0.001" max:"1" doc:"share of them that one webhook may hold"`
-	KeepResponseBytes  int             `env:"KEEP_RESPONSE_BYTES" default:"16384" min:"0" max:"1048576" doc:"how much of a response's decoded body is kept"`
-	RetryAfterMax      time.Duration   `env:"RETRY_AFTER_MAX" default:"24h" min:"1ms" doc:"the longest Retry-After that is obeyed"`
-	ShutdownGrace      time.Duration   `env:"SHUTDOWN_GRACE" default:"20s" min:"1ms" max:"1h" doc:"time for what is in flight at a stop"`
-	AsynqUIWrite       bool            `env:"ASYNQ_UI_WRITE" default:"false" doc:"whether the queue UI may change tasks"`
-	LogLevel           string          `env:"LOG_LEVEL" default:"info" oneof:"debug info warn error" doc:"the least level that is logged"`
-	LogFormat          string          `env:"LOG_FORMAT" default:"" oneof:"text json" doc:"text or json; empty: text on a terminal, else json"`
+	ListenAddr           string          `env:"LISTEN_ADDR" default:"127.0.0.1:8080" doc:"HTTP listener (PORT=n stands for :n; a worker's default is 127.0.0.1:8081)"`
+	AdminListenAddr      string          `env:"ADMIN_LISTEN_ADDR" default:"" doc:"own listener for the operators' pages (queue UI, metrics); empty: on LISTEN_ADDR"`
+	DataDir              string          `env:"DATA_DIR" default:"./data" doc:"embedded database and generated keys (0600)"`
+	DatabaseURL          string          `env:"DATABASE_URL" default:"" secret:"url" doc:"postgres://… ; empty: SQLite in DATA_DIR"`
+	RedisURL             string          `env:"REDIS_URL" default:"" secret:"url" doc:"redis://… or rediss://… ; empty: in-process"`
+	AdminAPIKey          string          `env:"ADMIN_API_KEY" default:"" secret:"all" doc:"a platform key with scope ADMIN; empty: generated at the first start and printed once"`
+	SecretsKey           string          `env:"SECRETS_KEY" default:"" secret:"all" doc:"comma-separated base64 32-byte keys, the first encrypts; generated into DATA_DIR when embedded, required with DATABASE_URL"`
+	EgressAllow          []netip.Prefix  `env:"EGRESS_ALLOW" default:"" doc:"comma-separated CIDRs that targets may be in though they are not public"`
+	JWTSecret            string          `env:"JWT_SECRET" default:"" secret:"all" doc:"HS256 secret of the platform's tokens, at least 32 bytes"`
+	JWTJWKSURL           string          `env:"JWT_JWKS_URL" default:"" secret:"url" doc:"where the platform publishes its tokens' keys"`
+	JWTIssuer            string          `env:"JWT_ISSUER" default:"" doc:"the iss that tokens must carry"`
+	JWTAudience          string          `env:"JWT_AUDIENCE" default:"" doc:"the aud that tokens must carry"`
+	RetrySchedule        []time.Duration `env:"RETRY_SCHEDULE" default:"5s,5m,30m,2h,5h,10h,14h,20h,24h" min:"1ms" max:"168h" doc:"waits before each retry, comma-separated; a webhook's own comes first"`
+	AttemptTimeout       time.Duration   `env:"ATTEMPT_TIMEOUT" default:"15s" min:"1ms" max:"60s" doc:"time for one attempt, body included"`
+	ReconcileInterval    time.Duration   `env:"RECONCILE_INTERVAL" default:"10s" min:"1ms" max:"1h" doc:"how often lost tasks are looked for"`
+	Retention            time.Duration   `env:"RETENTION" default:"30d" min:"1ms" doc:"how long events, deliveries and attempts are kept"`
+	RetentionInterval    time.Duration   `env:"RETENTION_INTERVAL" default:"10m" min:"1ms" doc:"how often what is older is removed"`
+	DisableAfter         time.Duration   `env:"DISABLE_AFTER" default:"5d" min:"1ms" doc:"a webhook that only fails for this long is disabled"`
+	BreakerWindow        time.Duration   `env:"BREAKER_WINDOW" default:"60s" min:"1ms" max:"1h" doc:"the time that the circuit breaker looks back"`
+	BreakerCooldown      time.Duration   `env:"BREAKER_COOLDOWN" default:"30s" min:"1ms" max:"1h" doc:"how long an open circuit waits before its probe"`
+	BreakerMinAttempts   int             `env:"BREAKER_MIN_ATTEMPTS" default:"20" min:"1" max:"1000000" doc:"attempts in the window before the circuit may open"`
+	BreakerThreshold     float64         `env:"BREAKER_THRESHOLD" default:"0.5" min:"0.01" max:"1" doc:"share of failures that opens the circuit"`
+	MaxEventBytes        int             `env:"MAX_EVENT_BYTES" default:"262144" min:"2" max:"16777216" doc:"an event's data, in bytes of compact JSON"`
+	MaxBatch             int             `env:"MAX_BATCH" default:"100" min:"1" max:"1000" doc:"events in one emitEvents"`
+	IdempotencyWindow    time.Duration   `env:"IDEMPOTENCY_WINDOW" default:"24h" min:"1ms" doc:"how long an idempotency key answers with its first event"`
+	FeedRetention        time.Duration   `env:"FEED_RETENTION" default:"24h" min:"1ms" doc:"how old a live cursor may be"`
+	MaxConnections       int             `env:"MAX_CONNECTIONS" default:"10000" min:"1" max:"1000000" doc:"callers' connections, subscriptions included"`
+	MaxBodyBytes         int             `env:"MAX_BODY_BYTES" default:"0" min:"0" max:"1073741824" doc:"a request's body; 0: MAX_BATCH times MAX_EVENT_BYTES and 1 MiB"`
+	MaxBodyDepth         int             `env:"MAX_BODY_DEPTH" default:"512" min:"8" max:"10000" doc:"arrays and objects of a request's body inside each other"`
+	MaxQueryTokens       int             `env:"MAX_QUERY_TOKENS" default:"2000" min:"1" max:"100000" doc:"tokens of a GraphQL document; literal data in a mutation has fifty times as many"`
+	MaxQueryOperations   int             `env:"MAX_QUERY_OPERATIONS" default:"20" min:"1" max:"1000" doc:"operations in a document"`
+	MaxQueryFragments    int             `env:"MAX_QUERY_FRAGMENTS" default:"50" min:"1" max:"1000" doc:"fragments in a document"`
+	MaxQueryVariables    int             `env:"MAX_QUERY_VARIABLES" default:"100" min:"1" max:"1000" doc:"variables of an operation"`
+	MaxQueryDirectives   int             `env:"MAX_QUERY_DIRECTIVES" default:"50" min:"1" max:"1000" doc:"directives in a document"`
+	MaxQueryDepth        int             `env:"MAX_QUERY_DEPTH" default:"15" min:"1" max:"100" doc:"fields inside each other"`
+	MaxQueryAliases      int             `env:"MAX_QUERY_ALIASES" default:"50" min:"1" max:"1000" doc:"aliases in an operation"`
+	MaxQueryFields       int             `env:"MAX_QUERY_FIELDS" default:"2000" min:"1" max:"100000" doc:"fields that an operation selects, repeated ones included"`
+	MaxQueryFieldsPerSet int             `env:"MAX_QUERY_FIELDS_PER_SET" default:"200" min:"1" max:"1000" doc:"selections between two braces"`
+	MaxQueryRootFields   int             `env:"MAX_QUERY_ROOT_FIELDS" default:"20" min:"1" max:"1000" doc:"fields at an operation's root"`
+	MaxQueryComplexity   int             `env:"MAX_QUERY_COMPLEXITY" default:"50000" min:"1" max:"10000000" doc:"fields that an answer may have, pages taken at the size asked for"`
+	MaxListInput         int             `env:"MAX_LIST_INPUT" default:"0" min:"0" max:"1000000" doc:"entries of a list in arguments; 0: 1000, or twice MAX_BATCH where that is more"`
+	QueryCache           int             `env:"QUERY_CACHE" default:"1000" min:"1" max:"100000" doc:"checked documents that are kept, each of at most 16 KiB"`
+	MaxSubscriptions     int             `env:"MAX_SUBSCRIPTIONS" default:"1000" min:"1" max:"1000000" doc:"open subscriptions of one key or token, in a process"`
+	StreamIdle           time.Duration   `env:"STREAM_IDLE" default:"5m" min:"1ms" doc:"how long a WebSocket may be open without an operation"`
+	StreamLifetime       time.Duration   `env:"STREAM_LIFETIME" default:"24h" min:"1ms" doc:"how long a WebSocket or an event stream may be open"`
+	WorkerConcurrency    int             `env:"WORKER_CONCURRENCY" default:"512" min:"1" max:"100000" doc:"attempts at once in a process"`
+	WebhookShare         float64         `env:"WEBHOOK_SHARE" default:"0.25" min:"0.001" max:"1" doc:"share of them that one webhook may hold"`
+	KeepResponseBytes    int             `env:"KEEP_RESPONSE_BYTES" default:"16384" min:"0" max:"1048576" doc:"how much of a response's decoded body is kept"`
+	RetryAfterMax        time.Duration   `env:"RETRY_AFTER_MAX" default:"24h" min:"1ms" doc:"the longest Retry-After that is obeyed"`
+	ShutdownGrace        time.Duration   `env:"SHUTDOWN_GRACE" default:"20s" min:"1ms" max:"1h" doc:"time for what is in flight at a stop"`
+	AsynqUIWrite         bool            `env:"ASYNQ_UI_WRITE" default:"false" doc:"whether the queue UI may change tasks"`
+	LogLevel             string          `env:"LOG_LEVEL" default:"info" oneof:"debug info warn error" doc:"the least level that is logged"`
+	LogFormat            string          `env:"LOG_FORMAT" default:"" oneof:"text json" doc:"text or json; empty: text on a terminal, else json"`
 
 	sources map[string]string // where each variable's value came from
 }
@@ -306,7 +324,7 @@ func (f field) show() string {
 			return v
 		case f.secret == "url":
 			if u, err := url.Parse(v); err == nil {
-				return u.Redacted()
+				return redacted(u)
 			}
 		}
 		return "********"
@@ -325,6 +343,27 @@ func (f field) show() string {
 	default:
 		return fmt.Sprint(v)
 	}
+}
+
+// redacted is a URL without its password, which Postgres takes in the query too: what a query says
+// is shown for what is known to be harmless.
+func redacted(u *url.URL) string {
+	query := u.Query()
+	for name := range query {
+		if !slices.Contains(harmlessParameters, name) {
+			query.Set(name, "xxxxx")
+		}
+	}
+	shown := *u
+	if len(query) > 0 {
+		shown.RawQuery = query.Encode()
+	}
+	return shown.Redacted()
+}
+
+var harmlessParameters = []string{
+	"application_name", "connect_timeout", "dbname", "host", "pool_max_conns", "pool_min_conns", "port", "search_path", "sslcert", "sslkey",
+	"sslmode", "sslrootcert", "target_session_attrs", "timezone", "user", "db", "protocol",
 }
 
 func contains(list []string, s string) bool {

@@ -88,11 +88,25 @@ func TestConfigNamesWhatIsWrongAndWhatIsAllowed(t *testing.T) {
 	}
 }
 
+func TestSettingsMaskSecretsInQueries(t *testing.T) {
+	t.Parallel()
+	c, err := load(map[string]string{
+		"DATABASE_URL": "postgres://db/x?sslmode=disable&password=hunter2&user=u", "SECRETS_KEY": "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
+	})
+	require.NoError(t, err)
+	for _, s := range c.Settings() {
+		if s.Name == "DATABASE_URL" {
+			require.Equal(t, "postgres://db/x?password=xxxxx&sslmode=disable&user=u", s.Value)
+		}
+	}
+}
+
 func TestSettingsMaskSecrets(t *testing.T) {
 	t.Parallel()
 	c, err := load(map[string]string{
 		"DATABASE_URL": "postgres://user:hunter2@db/x", "SECRETS_KEY": "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
 		"REDIS_URL": "redis://:hunter2@cache:6379", "ADMIN_API_KEY": "hunter2-hunter2-hunter2", "JWT_SECRET": "hunter2-hunter2-hunter2-hunter2-hunter2",
+		"JWT_JWKS_URL": "https://user:hunter2@keys.example/set?code=hunter2",
 	})
 	require.NoError(t, err)
 	for _, s := range c.Settings() {

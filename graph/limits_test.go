@@ -1,7 +1,11 @@
 package graph_test
 
 import (
+	"bufio"
+	"bytes"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -254,6 +258,37 @@ func TestE3_BodyLimit(t *testing.T) {
 		require.NoError(t, res.Body.Close())
 		assert.Equal(t, http.StatusRequestEntityTooLarge, res.StatusCode)
 	})
+}
+
+// A client that sends all of its body before it reads gets to know what is wrong with it.
+func TestE3_TheAnswerToATooLargeBodyArrives(t *testing.T) {
+	t.Parallel()
+	f := setup(t, func(o *graph.Options) { o.Limits.BodyBytes, o.Limits.AnonymousBytes = 8<<20, 1_000 })
+	address := strings.TrimPrefix(f.url, "http://")
+	host, path, _ := strings.Cut(address, "/")
+	send := func(t *testing.T, key string, size int, expect string) int {
+		t.Helper()
+		conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", host)
+		require.NoError(t, err)
+		defer func() { _ = conn.Close() }()
+		require.NoError(t, conn.SetDeadline(time.Now().Add(time.Minute)))
+		head := fmt.Sprintf("POST /%s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n%s\r\n",
+			path, host, key, size, expect)
+		_, err = io.WriteString(conn, head)
+		require.NoError(t, err)
+		if expect == "" {
+			_, err = conn.Write(bytes.Repeat([]byte{' '}, size))
+			require.NoError(t, err, "all of the body is taken")
+		}
+		r, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		require.NoError(t, err)
+		require.NoError(t, r.Body.Close())
+		return r.StatusCode
+	}
+	require.Equal(t, http.StatusRequestEntityTooLarge, send(t, f.admin, 15<<20, ""))
+	require.Equal(t, http.StatusUnauthorized, send(t, "x", 900<<10, ""))
+	// Who asks before is told before.
+	require.Equal(t, http.StatusRequestEntityTooLarge, send(t, f.admin, 15<<20, "Expect: 100-continue\r\n"))
 }
 
 // The cache of documents is bounded, and what it holds answers the same again.

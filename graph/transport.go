@@ -133,13 +133,27 @@ func (h *Handler) readBody(w http.ResponseWriter, r *http.Request, known bool) (
 		limit = min(limit, h.limits.AnonymousBytes)
 	}
 	if r.ContentLength > limit {
+		drain(r, limit)
 		return nil, &http.MaxBytesError{Limit: limit}
 	}
 	var b bytes.Buffer
 	// A length is a claim until the bytes have come: do not allocate all of it at once.
 	b.Grow(int(min(max(r.ContentLength, 0), 1<<20)) + bytes.MinRead)
 	_, err := b.ReadFrom(http.MaxBytesReader(w, r.Body, limit))
+	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
+		drain(r, limit)
+	}
 	return b.Bytes(), err
+}
+
+// drain reads on through a body that is not wanted, if it is not far too large: many clients send all of
+// theirs before they read the answer, and would meet a closed connection instead of what is wrong. Who
+// asks first whether the body is wanted is told at once that it is not.
+func drain(r *http.Request, limit int64) {
+	most := max(2*limit, 1<<20)
+	if r.Header.Get("Expect") == "" && r.ContentLength <= most {
+		_, _ = io.CopyN(io.Discard, r.Body, most) // what breaks it off breaks off the answer too
+	}
 }
 
 func (h *Handler) refuseBody(ctx context.Context, err error, known bool) answer {
