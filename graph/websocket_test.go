@@ -64,8 +64,7 @@ func (s socket) closed() (int, string) {
 	s.t.Helper()
 	for {
 		_, err := s.tryReceive()
-		var closed *websocket.CloseError
-		if errors.As(err, &closed) {
+		if closed, ok := errors.AsType[*websocket.CloseError](err); ok {
 			return closed.Code, closed.Text
 		}
 		require.NoError(s.t, err)

@@ -9,9 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"pgregory.net/rapid"
-
 	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
 
 	"github.com/intervengine/webhooks/models"
 	"github.com/intervengine/webhooks/worker"
@@ -214,8 +213,7 @@ func (w *world) act(step string, claimable bool) error {
 			return err != nil || !claimable || d.AttemptCount > before, describe(d)
 		})
 	}
-	var refused *models.NotAllowedError
-	if errors.As(err, &refused) {
+	if _, ok := errors.AsType[*models.NotAllowedError](err); ok {
 		return nil
 	}
 	return err

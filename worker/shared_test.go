@@ -161,7 +161,7 @@ func TestD10_OneThatHangsDoesNotHoldUpTheOthers(t *testing.T) {
 		hanging.Wait(t, 16) // its share of 64
 		s.emit(t, 200, w)
 		healthy.Wait(t, 200)
-		assert.Equal(t, 16, len(hanging.Requests()), "no more than its share at once")
+		assert.Len(t, hanging.Requests(), 16, "no more than its share at once")
 		assert.Positive(t, heldFor(t, p, "share"))
 		hanging.Release()
 	})
