@@ -100,7 +100,7 @@ func (c *Catalogue) CompileFilter(source string, patterns []string) (*Filter, mo
 		_, problems := parse()
 		return nil, problems
 	}
-	if problems := c.checkTyped(source, parse, patterns); len(problems) > 0 {
+	if problems := c.checkTyped(source, patterns); len(problems) > 0 {
 		return nil, problems
 	}
 	return c.dynamicFilter(source, parse)
@@ -126,7 +126,7 @@ func (c *Catalogue) dynamicFilter(source string, parse func() (*cel.Ast, models.
 }
 
 // checkTyped checks a filter against the schemas of the event types, where all are known.
-func (c *Catalogue) checkTyped(source string, parse func() (*cel.Ast, models.Problems), patterns []string) models.Problems {
+func (c *Catalogue) checkTyped(source string, patterns []string) models.Problems {
 	entries := c.known(patterns)
 	if entries == nil {
 		return nil
@@ -141,8 +141,9 @@ func (c *Catalogue) checkTyped(source string, parse func() (*cel.Ast, models.Pro
 		if known.err != nil {
 			return filterProblem("%s", known.err)
 		}
-		parsed, problems := parse()
+		parsed, problems := parseFilter(source) // its own: it is rewritten
 		if len(problems) == 0 {
+			accessFields(parsed, known.data)
 			_, problems = checkFilter(known.env, parsed, known.data)
 		}
 		return problems

@@ -26,7 +26,9 @@ func (c *Catalogue) CheckType(t models.EventType) models.Problems {
 	var s *schema
 	if t.Schema != nil {
 		compiled, bad := compileSchema(*t.Schema)
-		s = compiled
+		if s = compiled; s != nil {
+			bad = recursionIn(s)
+		}
 		problems = append(problems, under("schema", bad)...)
 	} else if t.Strict {
 		problems.Add(models.CodeRequired, []string{"schema"}, "a strict event type needs a schema")
@@ -85,7 +87,7 @@ func checkExample(text string, s *schema) models.Problems {
 		return models.Problems{{Code: models.CodeTooLarge, Message: fmt.Sprintf("the example has %d bytes; at most %d are allowed", len(text), maxSchema)}}
 	}
 	invalid := models.Problems{{Code: models.CodeInvalid, Message: "the example must be a JSON object"}}
-	if !utf8.ValidString(text) || nesting(text) > maxDataDepth {
+	if !utf8.ValidString(text) || deeperThan(text, maxDataDepth) >= 0 {
 		return invalid
 	}
 	if _, err := decodeData(text); err != nil {

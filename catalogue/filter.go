@@ -69,9 +69,13 @@ func (c *filterCache) compileDynamic(parsed *cel.Ast) (*Filter, models.Problems)
 	return f, nil
 }
 
+// filterProblem is a problem with the filter as a whole.
 func filterProblem(format string, args ...any) models.Problems {
-	return models.Problems{{Code: models.CodeInvalidFilter, Message: fmt.Sprintf(format, args...)}}
+	return models.Problems{{Code: models.CodeInvalidFilter, Message: fmt.Sprintf(format, args...), Locations: atStart()}}
 }
+
+// atStart is the place of what is wrong with a text as a whole.
+func atStart() []models.Location { return []models.Location{{Line: 1, Column: 1}} }
 
 // conjuncts takes a chain of && apart, from left to right.
 func conjuncts(expr ast.Expr, list []ast.Expr) []ast.Expr {

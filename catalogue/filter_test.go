@@ -169,7 +169,14 @@ func TestCompileFilter_Refuses(t *testing.T) {
 		"computed pattern":     {`data.note.matches(data.customer.email)`, "written out", models.Location{Line: 1, Column: 32}},
 		"three loops":          {`data.lines.all(a, data.lines.all(b, data.lines.all(c, a.sku == b.sku || c.sku == 'x')))`, "loops too much", models.Location{Line: 1, Column: 15}},
 		"bad time":             {`timestamp > timestamp('yesterday')`, "", models.Location{Line: 1, Column: 23}},
-		"index of an object":   {`data['total'] == 1`, "with a dot", models.Location{Line: 1, Column: 5}},
+		"unknown by its name":  {`data['totl'] == 1`, `did you mean "total"?`, models.Location{Line: 1, Column: 7}},
+		"unknown in brackets":  {`data.customer[ "emial" ] == 'x'`, `did you mean "email"?`, models.Location{Line: 1, Column: 17}},
+		"unknown among names":  {`'emial' in data.customer`, `did you mean "email"?`, models.Location{Line: 1, Column: 9}},
+		"unknown in two loops": {`data.customer.all(k, data.lines.exists(l, l.skuu == k))`, `did you mean "sku"?`, models.Location{Line: 1, Column: 45}},
+		"name of a list":       {`data.lines['sku'] == 'x'`, "[] takes", models.Location{Line: 1, Column: 11}},
+		"null and unknown":     {`data.lines[0].skuu == null`, `did you mean "sku"?`, models.Location{Line: 1, Column: 15}},
+		"data itself":          {`data`, "of type object", models.Location{Line: 1, Column: 1}},
+		"past 64 bits":         {`data.id == 18446744073709551616`, "with an exponent", models.Location{Line: 1, Column: 12}},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -184,19 +191,20 @@ func TestCompileFilter_Refuses(t *testing.T) {
 	}
 }
 
-func TestCompileFilter_RefusesWithoutPlace(t *testing.T) {
+func TestCompileFilter_RefusesAsAWhole(t *testing.T) {
 	t.Parallel()
 	c := newCatalogue(t)
 	deep := strings.Repeat("(", 500) + "true" + strings.Repeat(")", 500)
 	tests := map[string]struct {
 		source string
 		code   models.ProblemCode
+		at     []models.Location
 	}{
-		"empty":    {" \n", models.CodeInvalidFilter},
-		"too long": {strings.Repeat(" ", 4096) + "true", models.CodeTooLong},
-		"NUL":      {"true\x00", models.CodeInvalidFilter},
-		"no UTF-8": {"\"\xff\" == \"\"", models.CodeInvalidFilter},
-		"deep":     {deep, models.CodeInvalidFilter},
+		"empty":    {" \n", models.CodeInvalidFilter, []models.Location{{Line: 1, Column: 1}}},
+		"too long": {strings.Repeat(" ", 4096) + "true", models.CodeTooLong, nil},
+		"NUL":      {"true\n\x00", models.CodeInvalidFilter, []models.Location{{Line: 2, Column: 1}}},
+		"no UTF-8": {"\"\xff\" == \"\"", models.CodeInvalidFilter, []models.Location{{Line: 1, Column: 2}}},
+		"deep":     {deep, models.CodeInvalidFilter, []models.Location{{Line: 1, Column: 1}}},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -204,6 +212,7 @@ func TestCompileFilter_RefusesWithoutPlace(t *testing.T) {
 			_, problems := c.CompileFilter(tt.source, []string{"*"})
 			require.NotEmpty(t, problems)
 			require.Equal(t, tt.code, problems[0].Code)
+			require.Equal(t, tt.at, problems[0].Locations)
 		})
 	}
 }
@@ -228,6 +237,15 @@ func TestCompileFilter_KnowsFieldsWhereItCan(t *testing.T) {
 		"extra fields are expected":   {`data.extra.nope == 1`, []string{"order.paid"}, true},
 		"beside those that are known": {`data.extra.known == 1`, []string{"order.paid"}, false},
 		"of unknown form":             {`data.anything.you.like == 1`, []string{"order.paid"}, true},
+		"by its name":                 {`data["customer"]["email"] == "x" && data["lines"][0]["sku"] == "x"`, []string{"order.paid"}, true},
+		"that no filter can spell":    {"data.customer[\"first-name\"] == \"Ada\" && data.customer.`first-name` == \"Ada\"", []string{"order.paid"}, true},
+		"by a name from data":         {`data.customer[data.note] == "x"`, []string{"order.paid"}, true},
+		"among names":                 {`"email" in data.customer && data.note in data.customer`, []string{"order.paid"}, true},
+		"counted":                     {`size(data.customer) == 2 && data.customer.size() == 2`, []string{"order.paid"}, true},
+		"name by name":                {`data.customer.all(k, k != "x" && data.customer[k] != null)`, []string{"order.paid"}, true},
+		"of the entries of a list":    {`data.lines.all(l, "sku" in l && l["sku"] != "" && size(l) == 2)`, []string{"order.paid"}, true},
+		"lists may be null":           {`data.lines != null && null != data.lines && data.lines[0] != null`, []string{"order.paid"}, true},
+		"hidden by a loop":            {`[1, 2].exists(data, data == 1)`, []string{"order.paid"}, true},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -307,5 +325,33 @@ func TestFilter_IsBoundedInWorkAndMemory(t *testing.T) {
 		runtime.ReadMemStats(&after)
 		require.ErrorContains(t, err, "the filter ", "%s", source)
 		require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(256<<20), "%s", source)
+	}
+}
+
+// Numbers that a filter writes are as exact as those in data.
+func TestFilter_ComparesWrittenNumbersExactly(t *testing.T) {
+	t.Parallel()
+	c := newCatalogue(t)
+	for source, want := range map[string]bool{
+		`data.n == 9007199254740992.0`:                          false,
+		`data.n > 9007199254740992.0`:                           true,
+		`data.n <= 9.007199254740992e15`:                        false,
+		`data.n in [9007199254740992.0]`:                        false,
+		`true ? data.n == 9007199254740992.0 : false`:           false,
+		`[9007199254740992.0].exists(x, x == data.n)`:           false,
+		`data.n == 9007199254740994.0 - 1`:                      true,
+		`data.u == 18446744073709551615u`:                       true,
+		`data.u < 18446744073709555712.0`:                       true,
+		`data.u > 9223372036854775808.0`:                        true,
+		`data.neg == -9223372036854775808.0`:                    true,
+		`data.one == 1.0 && data.one in [1.0] && 1.0 == 1`:      true,
+		`data.one == 1.5 || data.one > 0.99999`:                 true,
+		`data.half == 0.5 && data.half < 1.0 && 1.0 / 2 == 0.5`: true,
+	} {
+		f, problems := c.CompileFilter(source, []string{"*"})
+		require.Empty(t, problems, source)
+		pass, _, err := f.Pass(catalogue.NewSubject(event("a.b", `{"n":9007199254740993,"u":18446744073709551615,"neg":-9223372036854775808,"one":1,"half":0.5}`)))
+		require.NoError(t, err, source)
+		require.Equal(t, want, pass, source)
 	}
 }

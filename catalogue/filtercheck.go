@@ -26,7 +26,9 @@ func parseFilter(source string) (*cel.Ast, models.Problems) {
 	case strings.TrimSpace(source) == "":
 		return nil, filterProblem("the filter is empty; leave it out to get every event")
 	case !utf8.ValidString(source) || strings.ContainsRune(source, 0):
-		return nil, filterProblem("the filter must be text without NUL characters")
+		problems := filterProblem("the filter must be text without NUL characters")
+		problems[0].Locations = notText(source)
+		return nil, problems
 	}
 	e, err := dynamicEnv()
 	if err != nil {
@@ -36,6 +38,7 @@ func parseFilter(source string) (*cel.Ast, models.Problems) {
 	if issues.Err() != nil {
 		return nil, issueProblems(issues, nil, nil)
 	}
+	wholeNumbers(parsed)
 	return parsed, nil
 }
 
@@ -72,6 +75,8 @@ func checkTruth(a *cel.Ast) models.Problems {
 		switch {
 		case isArithmetic(e):
 			name = "number"
+		case e.Kind() == ast.IdentKind && e.AsIdent() == "data":
+			name = "object"
 		case t.IsExactType(cel.BoolType), t.IsExactType(cel.DynType), t.IsExactType(cel.NullableType(cel.BoolType)):
 			continue
 		}
@@ -94,7 +99,7 @@ func isArithmetic(e ast.Expr) bool {
 
 // at is a problem at the place of an expression.
 func at(a *cel.Ast, id int64, format string, args ...any) models.Problem {
-	p := models.Problem{Code: models.CodeInvalidFilter, Message: fmt.Sprintf(format, args...)}
+	p := models.Problem{Code: models.CodeInvalidFilter, Message: fmt.Sprintf(format, args...), Locations: atStart()}
 	location := a.NativeRep().SourceInfo().GetStartLocation(id)
 	if location.Line() > 0 {
 		p.Locations = []models.Location{{Line: location.Line(), Column: location.Column() + 1}}
@@ -150,7 +155,7 @@ func issueProblems(issues *cel.Issues, parsed *cel.Ast, data *form) models.Probl
 		if len(problems) == maxProblems {
 			break
 		}
-		p := models.Problem{Code: models.CodeInvalidFilter, Message: shorten(explainIssue(issue.Message, issue.ExprID, parsed, data))}
+		p := models.Problem{Code: models.CodeInvalidFilter, Message: shorten(explainIssue(issue.Message, issue.ExprID, parsed, data)), Locations: atStart()}
 		if line := issue.Location.Line(); line > 0 {
 			column := max(0, issue.Location.Column())
 			if m := undefinedField.FindStringSubmatch(issue.Message); m != nil && parsed != nil {
@@ -166,14 +171,21 @@ func issueProblems(issues *cel.Issues, parsed *cel.Ast, data *form) models.Probl
 	return problems
 }
 
-// toName moves a column, counted from 0, on from the dot or the has( before a field to its name.
+// toName moves a column, counted from 0, on from what is before a field to its name: the dot, the
+// has( or the bracket.
 func toName(source cel.Source, line, column int, name string) int {
 	text, ok := source.Snippet(line)
 	runes := []rune(text)
 	if !ok || column > len(runes) {
 		return column
 	}
-	before, _, found := strings.Cut(string(runes[column:]), "."+name)
+	rest := string(runes[column:])
+	if quoted, ok := strings.CutPrefix(rest, "["); ok {
+		if before, _, found := strings.Cut(quoted, name); found && strings.Trim(before, " \t'\"") == "" {
+			return column + 1 + utf8.RuneCountInString(before)
+		}
+	}
+	before, _, found := strings.Cut(rest, "."+name)
 	if !found {
 		return column
 	}
@@ -191,10 +203,13 @@ func explainIssue(message string, id int64, parsed *cel.Ast, data *form) string 
 		}
 		return withNearest(quote(m[1])+" is not known", m[1], knownNames())
 	}
+	if message == "invalid int literal" {
+		return "whole numbers past 9223372036854775807 are written with a u at the end, and those past 18446744073709551615 with an exponent, such as 1e20"
+	}
 	if m := noOverload.FindStringSubmatch(message); m != nil {
 		switch m[1] {
 		case operators.Index:
-			return "[] takes lists and maps; a field that the schema names is written with a dot"
+			return "[] takes a list and a number, or an object and a name, not " + showTypes(m[2])
 		case operators.Add:
 			return "+ does not take " + showTypes(m[2]) + ": it is offered for numbers and times, not for texts and lists"
 		}
@@ -251,7 +266,7 @@ func knownFields(parsed *cel.Ast, id int64, data *form) []string {
 		if e.ID() != id || e.Kind() != ast.SelectKind {
 			return
 		}
-		if f := formAt(e.AsSelect().Operand(), data); f != nil {
+		if f := (scope{"data": data}).formOf(e.AsSelect().Operand()); f != nil {
 			names = f.fieldNames()
 		}
 	}))
@@ -259,30 +274,6 @@ func knownFields(parsed *cel.Ast, id int64, data *form) []string {
 		collectNames(data, &names)
 	}
 	return names
-}
-
-// formAt follows data.a.b to the form of b.
-func formAt(e ast.Expr, data *form) *form {
-	switch e.Kind() {
-	case ast.IdentKind:
-		if e.AsIdent() == "data" {
-			return data
-		}
-	case ast.SelectKind:
-		if f := formAt(e.AsSelect().Operand(), data); f != nil {
-			child, _ := f.field(e.AsSelect().FieldName())
-			return child
-		}
-	case ast.CallKind:
-		call := e.AsCall()
-		if args := call.Args(); call.FunctionName() == operators.Index && len(args) == 2 {
-			if f := formAt(args[0], data); f != nil {
-				return f.item
-			}
-		}
-	case ast.UnspecifiedExprKind, ast.ComprehensionKind, ast.ListKind, ast.LiteralKind, ast.MapKind, ast.StructKind:
-	}
-	return nil
 }
 
 func collectNames(f *form, names *[]string) {

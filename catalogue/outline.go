@@ -81,9 +81,48 @@ func escapePointer(key string) string {
 	return strings.NewReplacer("~", "~0", "/", "~1").Replace(key)
 }
 
-// nesting counts how deep brackets nest outside of strings, without recursion.
-func nesting(text string) int {
-	level, deepest, inString := 0, 0, false
+// patternAt gives the pointer of a pattern in a schema that the library refuses: it tells the pattern,
+// but another place.
+func (o *outline) patternAt(pointer string) string {
+	name := pointer[strings.LastIndexByte(pointer, '/')+1:]
+	found := pointer
+	for at, keys := range o.keys {
+		if !strings.HasSuffix(at, "/patternProperties") {
+			continue
+		}
+		for _, key := range keys {
+			if full := at + "/" + name; escapePointer(key) == name && (found == pointer || full < found) {
+				found = full
+			}
+		}
+	}
+	return found
+}
+
+// notText gives the place of the first byte that is not text.
+func notText(text string) []models.Location {
+	for i, r := range text {
+		if r == 0 || r == utf8.RuneError && !strings.HasPrefix(text[i:], string(utf8.RuneError)) {
+			return []models.Location{locate(text, i)}
+		}
+	}
+	return nil
+}
+
+// afterValue gives the byte where a JSON text goes on after its first value.
+func afterValue(text string) int {
+	dec := json.NewDecoder(strings.NewReader(text))
+	var value json.RawMessage
+	if err := dec.Decode(&value); err != nil {
+		return 0
+	}
+	return skipSpace(text, int(dec.InputOffset()))
+}
+
+// deeperThan gives the byte where brackets outside of strings nest deeper than so many levels, -1
+// where they do not. It does not recurse.
+func deeperThan(text string, levels int) int {
+	level, inString := 0, false
 	for i := 0; i < len(text); i++ {
 		switch c := text[i]; {
 		case inString && c == '\\':
@@ -92,11 +131,12 @@ func nesting(text string) int {
 			inString = !inString
 		case inString:
 		case c == '{' || c == '[':
-			level++
-			deepest = max(deepest, level)
+			if level++; level > levels {
+				return i
+			}
 		case c == '}' || c == ']':
 			level--
 		}
 	}
-	return deepest
+	return -1
 }

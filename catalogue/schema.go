@@ -13,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
+	violated "github.com/santhosh-tekuri/jsonschema/v6/kind"
 
 	"github.com/intervengine/webhooks/models"
 )
@@ -89,20 +90,21 @@ func decodeSchema(text string) (any, models.Problems) {
 	case len(text) > maxSchema:
 		return nil, models.Problems{{Code: models.CodeTooLarge, Message: fmt.Sprintf("the schema has %d bytes; at most %d are allowed", len(text), maxSchema)}}
 	case !utf8.ValidString(text) || strings.ContainsRune(text, 0):
-		return nil, invalidSchema(nil, "the schema must be text without NUL characters")
-	case nesting(text) > maxSchemaDepth:
-		return nil, invalidSchema(nil, "the schema nests deeper than %d levels", maxSchemaDepth)
+		return nil, invalidSchema(notText(text), "the schema must be text without NUL characters")
+	}
+	if deep := deeperThan(text, maxSchemaDepth); deep >= 0 {
+		return nil, invalidSchema([]models.Location{locate(text, deep)}, "the schema nests deeper than %d levels", maxSchemaDepth)
 	}
 	doc, err := jsonschema.UnmarshalJSON(strings.NewReader(text))
 	if err != nil {
 		if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
 			return nil, invalidSchema([]models.Location{locate(text, int(syntax.Offset)-1)}, "the schema is not valid JSON: %s", err)
 		}
-		return nil, invalidSchema(nil, "the schema is not valid JSON: %s", err)
+		return nil, invalidSchema([]models.Location{locate(text, afterValue(text))}, "the schema is not valid JSON: %s", err)
 	}
 	object, ok := doc.(map[string]any)
 	if !ok {
-		return nil, invalidSchema(nil, "the schema must be a JSON object")
+		return nil, invalidSchema(newOutline(text).at(""), "the schema must be a JSON object")
 	}
 	if named, ok := object["$schema"]; ok {
 		if s, _ := named.(string); strings.TrimSuffix(s, "#") != draft {
@@ -146,6 +148,9 @@ func schemaProblems(err error, text string) models.Problems {
 		var problems models.Problems
 		for _, v := range violations(violation, nil) {
 			pointer := base + *v.Pointer
+			if v.Message == nameRefused {
+				pointer = o.patternAt(pointer)
+			}
 			if strings.HasSuffix(pointer, "/type") { // the usual mistake, which the library's message does not name
 				v.Message = "must be array, boolean, integer, null, number, object, string or a list of these"
 			}
@@ -214,6 +219,24 @@ func (v *metered) meter(s *jsonschema.Schema, seen map[*jsonschema.Schema]bool) 
 	for _, child := range children(s) {
 		v.meter(child, seen)
 	}
+	if s.PropertyNames != nil {
+		s.Extensions = append(s.Extensions, fieldNames{s.PropertyNames})
+		s.PropertyNames = nil
+	}
+}
+
+// fieldNames is the keyword propertyNames. The library's own tells a wrong place when there is
+// something else in the data behind it.
+type fieldNames struct{ schema *jsonschema.Schema }
+
+// Validate holds each name of an object against the schema.
+func (f fieldNames) Validate(ctx *jsonschema.ValidatorContext, value any) {
+	object, _ := value.(map[string]any)
+	for name := range object {
+		if f.schema.Validate(name) != nil {
+			ctx.AddError(&violated.PropertyNames{Property: name})
+		}
+	}
 }
 
 type budgetError struct{}
@@ -253,7 +276,7 @@ func children(s *jsonschema.Schema) []*jsonschema.Schema {
 
 // check says where a JSON text violates the schema: one problem a violation.
 func (s *schema) check(text string) (problems models.Problems) {
-	if nesting(text) > maxDataDepth {
+	if deeperThan(text, maxDataDepth) >= 0 {
 		return models.Problems{violationAt(nil, "nests deeper than %d levels", maxDataDepth)}
 	}
 	value, err := jsonschema.UnmarshalJSON(strings.NewReader(text))

@@ -20,16 +20,24 @@ func TestCheckType_Schema(t *testing.T) {
 	}{
 		"empty":                    {schema: `{}`},
 		"with its draft":           {schema: `{"$schema":"https://json-schema.org/draft/2020-12/schema"}`},
-		"recursive":                {schema: `{"properties":{"child":{"$ref":"#"},"list":{"items":{"$ref":"#/$defs/node"}}},"$defs":{"node":{"properties":{"next":{"$ref":"#/$defs/node"}}}}}`},
+		"shared definitions":       {schema: `{"properties":{"a":{"$ref":"#/$defs/n"},"b":{"items":{"$ref":"#/$defs/n"}}},"$defs":{"n":{"properties":{"m":{"$ref":"#/$defs/m"}}},"m":{"type":"string"}}}`},
+		"recursive":                {"{\"properties\":{\n \"child\":{\"$ref\":\"#\"}}}", "recursive", []models.Location{{Line: 2, Column: 18}}},
+		"a recursive definition":   {`{"properties":{"list":{"items":{"$ref":"#/$defs/node"}}},"$defs":{"node":{"properties":{"next":{"$ref":"#/$defs/node"}}}}}`, "recursive", []models.Location{{Line: 1, Column: 104}}},
+		"two that lead to another": {`{"$ref":"#/$defs/a","$defs":{"a":{"anyOf":[{"$ref":"#/$defs/b"}]},"b":{"not":{"$ref":"#/$defs/a"}}}}`, "recursive", []models.Location{{Line: 1, Column: 86}}},
+		"entered from within":      {`{"allOf":[{"$ref":"#/$defs/a/properties/x"}],"$defs":{"a":{"properties":{"x":{"$ref":"#/$defs/a"}}}}}`, "recursive", []models.Location{{Line: 1, Column: 86}}},
+		"a reference to itself":    {`{"$ref":"#"}`, "recursive", []models.Location{{Line: 1, Column: 9}}},
+		"recursive by an anchor":   {`{"$dynamicAnchor":"n","properties":{"next":{"$dynamicRef":"#n"}}}`, "recursive", []models.Location{{Line: 1, Column: 59}}},
+		"recursive elsewhere":      {` {"$ref":"https://example.com/n","$defs":{"n":{"$id":"https://example.com/n","items":{"$ref":"n"}}}}`, "recursive", []models.Location{{Line: 1, Column: 94}}},
 		"refers within itself":     {schema: `{"$id":"https://example.com/a","properties":{"a":{"$ref":"#x"}},"$defs":{"x":{"$anchor":"x","type":"string"}}}`},
 		"another draft":            {"{\n \"$schema\": \"http://json-schema.org/draft-07/schema#\"}", "$schema must be https://json-schema.org/draft/2020-12/schema", []models.Location{{Line: 2, Column: 13}}},
 		"not JSON":                 {"{\n  \"type\": }", "not valid JSON", []models.Location{{Line: 2, Column: 11}}},
-		"text after it":            {`{} {}`, "not valid JSON", nil},
-		"not an object":            {`[]`, "must be a JSON object", nil},
-		"true":                     {`true`, "must be a JSON object", nil},
+		"text after it":            {"{}\n {}", "not valid JSON", []models.Location{{Line: 2, Column: 2}}},
+		"not an object":            {`[]`, "must be a JSON object", []models.Location{{Line: 1, Column: 1}}},
+		"true":                     {` true`, "must be a JSON object", []models.Location{{Line: 1, Column: 2}}},
 		"unknown type":             {"{\n  \"properties\": {\"a\": {\"type\": \"strng\"}}}", `at "/properties/a/type": must be array, boolean`, []models.Location{{Line: 2, Column: 32}}},
 		"wrong keyword value":      {`{"properties": 5}`, `at "/properties": must be of type object, not number`, []models.Location{{Line: 1, Column: 16}}},
 		"bad pattern":              {`{"properties":{"a":{"pattern":"("}}}`, "pattern", []models.Location{{Line: 1, Column: 31}}},
+		"bad pattern of names":     {`{"type":"object","patternProperties":{"(":{}}}`, `at "/patternProperties/("`, []models.Location{{Line: 1, Column: 43}}},
 		"pattern of another kind":  {`{"pattern":"(?=a)"}`, "pattern", []models.Location{{Line: 1, Column: 12}}},
 		"remote reference":         {`{"properties":{"a":{"$ref":"https://example.com/schema.json"}}}`, "not followed", []models.Location{{Line: 1, Column: 21}}},
 		"remote dynamic reference": {`{"$dynamicRef":"http://127.0.0.1/x#y"}`, "not followed", []models.Location{{Line: 1, Column: 2}}},
@@ -37,9 +45,9 @@ func TestCheckType_Schema(t *testing.T) {
 		"relative reference":       {`{"$id":"https://example.com/a/b","$ref":"other.json"}`, "not followed", []models.Location{{Line: 1, Column: 34}}},
 		"dangling reference":       {`{"properties":{"a":{"$ref":"#/$defs/nope"}}}`, "not found", []models.Location{{Line: 1, Column: 21}}},
 		"huge number":              {`{"properties":{"a":{"maximum":1e99999}}}`, "out of range", []models.Location{{Line: 1, Column: 31}}},
-		"deep":                     {strings.Repeat(`{"not":`, 200) + "{}" + strings.Repeat("}", 200), "deeper than 100", nil},
-		"very deep":                {strings.Repeat(`[`, 10_000) + strings.Repeat("]", 10_000), "deeper than 100", nil},
-		"NUL":                      {"{}\x00", "NUL", nil},
+		"deep":                     {strings.Repeat(`{"not":`, 200) + "{}" + strings.Repeat("}", 200), "deeper than 100", []models.Location{{Line: 1, Column: 701}}},
+		"very deep":                {strings.Repeat(`[`, 10_000) + strings.Repeat("]", 10_000), "deeper than 100", []models.Location{{Line: 1, Column: 101}}},
+		"NUL":                      {"{}\x00", "NUL", []models.Location{{Line: 1, Column: 3}}},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -116,6 +124,8 @@ const strictSchema = `{
     "id": {"type": "integer", "maximum": 9007199254740993},
     "price": {"type": "number", "multipleOf": 0.01},
     "state": {"enum": ["new", "paid"]},
+    "names": {"propertyNames": {"pattern": "^[a-z]+$"}},
+    "more names": {"type": "object", "properties": {"of": {"propertyNames": {"maxLength": 1}}, "z": {"type": "string"}}},
     "a/b~c": {"type": "string"},
     "customer": {"type": "object", "required": ["email", "name"], "properties": {"email": {"type": "string", "minLength": 3, "pattern": "@"}}},
     "lines": {"type": "array", "maxItems": 2, "uniqueItems": true, "items": {"type": "object", "properties": {"sku": {"type": "string"}}}},
@@ -151,6 +161,9 @@ func TestCheckData(t *testing.T) {
 		"in a recursion":          {`{"id":1,"tree":{"next":{"next":{"value":"x"}}},` + rest + `}`, []string{"/tree/next/next/value: must be of type integer, not string"}},
 		"a number past computing": {`{"id":1e999999999,` + rest + `}`, []string{"/id: the number is out of the range that can be checked"}},
 		"very deep":               {`{"id":` + strings.Repeat("[", 10_000) + strings.Repeat("]", 10_000) + `}`, []string{": nests deeper than 500 levels"}},
+		"names": {`{"names":{"ok":1,"N":2,"M":2},"more names":{"of":{"ab":1},"z":"z"},"id":1,` + rest + `}`, []string{
+			"/more names/of/ab: the field's name is not allowed", "/names/M: the field's name is not allowed", "/names/N: the field's name is not allowed",
+		}},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

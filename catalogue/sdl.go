@@ -208,8 +208,8 @@ order of the selection. Every field may be null: a selected field that the event
 value that is not of the kind that the schema says is delivered as it is.
 
 What GraphQL cannot express is JSON: values of several kinds, objects without known fields, tuples,
-recursion, and objects with a field that GraphQL cannot spell. At the top of data such a field is
-spelt with underscores, and its description has its name.
+and objects with a field that GraphQL cannot spell. At the top of data such a field is spelt with
+underscores, and its description has its name.
 """
 schema {
   query: Query

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -46,14 +47,21 @@ func (q *queryErrors) add(pos *gql.Position, format string, args ...any) {
 	if len(q.problems) >= maxProblems {
 		return
 	}
-	q.problems = append(q.problems, models.Problem{
+	problem := models.Problem{
 		Code: models.CodeInvalidPayloadQuery, Message: shorten(fmt.Sprintf(format, args...)), Locations: locationOf(pos),
-	})
+	}
+	// Two rules, or the two ends of a conflict, may say the same.
+	if !slices.ContainsFunc(q.problems, func(p models.Problem) bool {
+		return p.Message == problem.Message && slices.Equal(p.Locations, problem.Locations)
+	}) {
+		q.problems = append(q.problems, problem)
+	}
 }
 
+// locationOf gives a position; what has none is wrong with the document as a whole.
 func locationOf(pos *gql.Position) []models.Location {
 	if pos == nil || pos.Line == 0 {
-		return nil
+		return atStart()
 	}
 	return []models.Location{{Line: pos.Line, Column: max(1, pos.Column)}}
 }
@@ -85,6 +93,7 @@ func (c *Catalogue) compileShape(document string) (*Shape, models.Problems) {
 		return nil, models.Problems{{Code: models.CodeTooLong, Message: fmt.Sprintf("the payload query has %d bytes; at most %d are allowed", len(document), maxQuery)}}
 	case !utf8.ValidString(document) || strings.ContainsRune(document, 0):
 		q.add(nil, "the payload query must be text without NUL characters")
+		q.problems[0].Locations = notText(document)
 		return nil, q.problems
 	}
 	doc, err := parser.ParseQueryWithTokenLimit(&gql.Source{Input: document}, maxQueryTokens)
@@ -202,11 +211,13 @@ func included(list gql.DirectiveList) bool {
 // shape makes the plan of each event type that the query can tell apart.
 func (p *planner) shape(op *gql.OperationDefinition) *Shape {
 	var sets []gql.SelectionSet
+	var first *gql.Field
 	p.collect("Subscription", []gql.SelectionSet{op.SelectionSet}, func(f *gql.Field) {
-		if f.Name != eventField {
-			p.errors.add(f.Position, "a payload query selects event and nothing beside it")
+		if f.Name != eventField || first != nil && first.Alias != f.Alias {
+			p.errors.add(f.Position, "a payload query selects event, once, and nothing beside it")
 			return
 		}
+		first = f
 		sets = append(sets, f.SelectionSet)
 	})
 	if len(sets) == 0 {

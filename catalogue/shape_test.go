@@ -138,9 +138,9 @@ func TestCompilePayloadQuery_Refuses(t *testing.T) {
 		"the short form":         {`{ event { __typename } }`, "", "must be a subscription", at(1, 1)},
 		"a mutation":             {`mutation { event { __typename } }`, "", "not a mutation", at(1, 1)},
 		"two operations":         {`subscription A { event { __typename } } subscription B { event { __typename } }`, "", "second one", at(1, 41)},
-		"fragments alone":        {`fragment F on EventData { __typename }`, "", "no operation", nil},
+		"fragments alone":        {`fragment F on EventData { __typename }`, "", "no operation", at(1, 1)},
 		"a schema":               {`type X { a: Int }`, "", "Unexpected Name", at(1, 1)},
-		"empty":                  {``, "", "no operation", nil},
+		"empty":                  {``, "", "no operation", at(1, 1)},
 		"not closed":             {`subscription { event {`, "", "Expected Name", at(1, 23)},
 		"a cycle":                {`subscription { event { ...F } } fragment F on EventData { ...G } fragment G on EventData { ...F }`, "", "Cannot spread fragment", at(1, 95)},
 		"unknown fragment":       {`subscription { event { ...F } }`, "", "Unknown fragment", at(1, 27)},
@@ -150,6 +150,7 @@ func TestCompilePayloadQuery_Refuses(t *testing.T) {
 		"another directive":      {`subscription { event { __typename @defer } }`, "", "only @include and @skip", at(1, 36)},
 		"introspection":          {`subscription { event { __schema { types { name } } } }`, "", "not offered", at(1, 24)},
 		"beside event":           {`subscription { event { __typename } __typename }`, "", "", at(1, 37)},
+		"event twice":            {`subscription { a: event { __typename } b: event { ... on MessageSent { message { id } } } }`, "", "event, once", at(1, 40)},
 		"event left out":         {`subscription { event @skip(if: true) { ... on MessageSent { message { id } } } }`, "", "must select event", at(1, 1)},
 		"conflict":               {`subscription { event { ... on MessageSent { message { a: id a: channel } } } }`, "", "conflict", at(1, 61)},
 		"the named type":         {`subscription { event { ... on ParticipantCreated { participant { id } } } }`, "", "add ... on MessageSent", at(1, 1)},
@@ -160,8 +161,8 @@ func TestCompilePayloadQuery_Refuses(t *testing.T) {
 		"too many in a set":      {"subscription { event { ... on MessageSent { message { " + strings.Repeat("id ", 201) + "} } } }", "", "at most 200", at(1, 655)},
 		"deep":                   {"subscription { event { " + nested + " } }", "", "deeper than 20", at(1, 389)},
 		"fragments that explode": {bomb.String(), "", "too much", nil},
-		"NUL":                    {"subscription { event { __typename } }\x00", "", "NUL", nil},
-		"no UTF-8":               {"\xff", "", "text", nil},
+		"NUL":                    {"subscription { event { __typename } }\x00", "", "NUL", at(1, 38)},
+		"no UTF-8":               {"\xff", "", "text", at(1, 1)},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -176,7 +177,13 @@ func TestCompilePayloadQuery_Refuses(t *testing.T) {
 			if tt.at != nil {
 				require.Equal(t, tt.at, problems[0].Locations, problems[0].Message)
 			}
+			if tt.code != models.CodeTooLong {
+				require.NotEmpty(t, problems[0].Locations)
+			}
 			require.LessOrEqual(t, len(problems), 20)
+			for i, p := range problems {
+				require.NotContains(t, problems[:i], p)
+			}
 		})
 	}
 }

@@ -38,6 +38,9 @@ func violations(e *jsonschema.ValidationError, list models.Problems) models.Prob
 	return list
 }
 
+// nameRefused is what is said of a field that propertyNames refuses.
+const nameRefused = "the field's name is not allowed"
+
 func collectViolations(e *jsonschema.ValidationError, list models.Problems) models.Problems {
 	at := e.InstanceLocation
 	add := func(path []string, format string, args ...any) {
@@ -62,7 +65,7 @@ func collectViolations(e *jsonschema.ValidationError, list models.Problems) mode
 			add(below(name), "the field is not allowed")
 		}
 	case *violated.PropertyNames:
-		add(below(k.Property), "the field's name is not allowed")
+		add(below(k.Property), nameRefused)
 	default:
 		add(at, "%s", violationText(e.ErrorKind))
 	}

@@ -835,8 +835,8 @@ input EventTypeInput {
   """What happened when such an event is emitted. Default: none."""
   description: String
   """
-  The JSON Schema of the data, draft 2020-12, without references to other documents. Default: none,
-  any object.
+  The JSON Schema of the data, draft 2020-12, without references to other documents and without
+  recursion. Default: none, any object.
   """
   schema: JSON
   """An example of the data, which must satisfy the schema. Default: none."""
@@ -1769,7 +1769,10 @@ type Mutation {
     """The version that the change is based on; another one is answered with CONFLICT. Default: any."""
     expectedVersion: Int
   ): RotateWebhookSecretKeyPayload @auth(scope: MANAGE)
-  """Sends one event to this webhook alone, signed as in production and marked TEST in history."""
+  """
+  Sends one event to this webhook alone, shaped by its payload query and signed as in production, and
+  marked TEST in history. What it subscribes to and its filter are not asked.
+  """
   testWebhook(
     """The webhook's id."""
     id: ID!

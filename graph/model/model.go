@@ -354,8 +354,8 @@ type EventTypeInput struct {
 	Title graphql.Omittable[*string] `json:"title,omitempty"`
 	// What happened when such an event is emitted. Default: none.
 	Description graphql.Omittable[*string] `json:"description,omitempty"`
-	// The JSON Schema of the data, draft 2020-12, without references to other documents. Default: none,
-	// any object.
+	// The JSON Schema of the data, draft 2020-12, without references to other documents and without
+	// recursion. Default: none, any object.
 	Schema graphql.Omittable[*string] `json:"schema,omitempty"`
 	// An example of the data, which must satisfy the schema. Default: none.
 	Example graphql.Omittable[*string] `json:"example,omitempty"`
