@@ -210,3 +210,42 @@ func TestF3_Preview(t *testing.T) {
 		require.Equal(t, []string{"FORBIDDEN"}, a.Codes())
 	})
 }
+
+// A test is shaped as production would shape it, whatever the webhook's filter says, and so is what
+// is sent again of it.
+func TestW8_ATestIsShapedAsInProduction(t *testing.T) {
+	t.Parallel()
+	apptest.Each(t, func(t *testing.T, stack apptest.Stack) {
+		s := apptest.Start(t, stack, nil)
+		receiver := receivertest.New(t)
+		created := create(t, s.Client, receiver.URL(), map[string]any{
+			"eventTypes": []string{"participant.created"}, "filter": "data.participant.id == 'another'",
+			"payloadQuery": "subscription { event { ... on ParticipantCreated { participant { id seats: attributes } } } }",
+		})
+		test := func(arguments string) string {
+			var out struct {
+				TestWebhook struct {
+					Delivery   struct{ Event struct{ ID string } }
+					UserErrors []userError
+				}
+			}
+			s.Query(t, `mutation($id: ID!) { testWebhook(id: $id`+arguments+`) { delivery { event { id } } userErrors { code message field } } }`,
+				map[string]any{"id": created.Webhook.ID}, &out)
+			require.Empty(t, out.TestWebhook.UserErrors)
+			return out.TestWebhook.Delivery.Event.ID
+		}
+		dataOf := func(n int) string {
+			var body struct{ Data json.RawMessage }
+			require.NoError(t, json.Unmarshal(receiver.Wait(t, n)[n-1].Body, &body))
+			return string(body.Data)
+		}
+		test("")
+		require.Equal(t, `{"participant":{"id":"prt_8f3k2m","seats":{"company":"Analytical Engines Ltd","plan":"trial","seats":5}}}`, dataOf(1))
+		event := test(`, data: {participant: {id: "p_1", attributes: {rate: 1.10}, more: true}}`)
+		require.Equal(t, `{"participant":{"id":"p_1","seats":{"rate":1.10}}}`, dataOf(2))
+
+		ended := eventually(t, s.Client, event, "SUCCEEDED")
+		s.Query(t, `mutation($id: ID!) { redeliver(deliveryId: $id) { delivery { id } } }`, map[string]any{"id": ended[0].ID}, nil)
+		require.Equal(t, dataOf(2), dataOf(3))
+	})
+}

@@ -2,6 +2,8 @@ package catalogue
 
 import (
 	"cmp"
+	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -181,6 +183,23 @@ func (c *Catalogue) Decide(w *models.Webhook, s *Subject) Decision {
 		return notSubscribed(s.event.Type)
 	}
 	return decide(&r, c.compile(&r), s)
+}
+
+// Shaped gives data as the webhook's payload query makes it of an event, whatever the webhook
+// subscribes to and its filter says: what a test sends. It is nil where the webhook has none.
+func (c *Catalogue) Shaped(w *models.Webhook, s *Subject) (*string, error) {
+	if w.PayloadQuery == nil {
+		return nil, nil //nolint:nilnil // data as it is
+	}
+	shape, problems := c.CompilePayloadQuery(*w.PayloadQuery, w.EventTypes)
+	if len(problems) > 0 {
+		return nil, errors.New("the payload query no longer compiles: " + problems[0].Message)
+	}
+	text, err := s.body(shape)
+	if err != nil {
+		return nil, fmt.Errorf("the payload query failed: %w", err)
+	}
+	return &text, nil
 }
 
 // Explain gives the verdict that a revision of a webhook gave for an event when it was in force.

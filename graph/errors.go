@@ -101,7 +101,9 @@ func (h *Handler) classify(ctx context.Context, err error) *gqlerror.Error {
 		return newError(codeUnavailable, err.Error())
 	case errors.As(err, &problems):
 		// A query has no userErrors; its arguments are just as much the caller's to put right.
-		return newError(codeBadRequest, cut(problems.Error()))
+		e := newError(codeBadRequest, cut(problems.Error()))
+		e.Extensions["userErrors"] = shownProblems(problems)
+		return e
 	case errors.As(err, &scope):
 		return newError(codeForbidden, scope.Error())
 	case errors.Is(err, auth.ErrForbiddenTenant):
@@ -157,6 +159,25 @@ func fieldName(ctx context.Context) string {
 type reportedError struct{ reference string }
 
 func (e *reportedError) Error() string { return "internal error " + e.reference }
+
+// shownProblem is a problem as userErrors would have it.
+type shownProblem struct {
+	Code      string              `json:"code"`
+	Message   string              `json:"message"`
+	Field     []string            `json:"field"`
+	Locations []gqlerror.Location `json:"locations,omitempty"`
+}
+
+func shownProblems(problems models.Problems) []shownProblem {
+	list := make([]shownProblem, len(problems))
+	for i, p := range problems {
+		list[i] = shownProblem{Code: string(p.Code), Message: cut(p.Message), Field: p.Path}
+		for _, l := range p.Locations {
+			list[i].Locations = append(list[i].Locations, gqlerror.Location{Line: l.Line, Column: l.Column})
+		}
+	}
+	return list
+}
 
 // recovered logs a panic without what a caller sent: of a value that is not the runtime's own, only
 // its type is told.

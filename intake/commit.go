@@ -80,7 +80,12 @@ func (i *Intake) rows(ctx context.Context, tx *models.EventTx, items []*item, pu
 			}
 			it.catalogue, it.index = snap.catalogue, nil
 		}
-		if it.only == nil {
+		if it.only != nil {
+			if err := it.shape(snap.catalogue); err != nil {
+				put(n, err)
+				continue
+			}
+		} else {
 			ix, err := i.snapshots.index(ctx, r, snap, it.event.Tenant)
 			if err != nil {
 				return nil, err
@@ -99,12 +104,23 @@ func (i *Intake) rows(ctx context.Context, tx *models.EventTx, items []*item, pu
 	return rows, nil
 }
 
+// shape makes the body of a test as production would.
+func (it *item) shape(known *catalogue.Catalogue) error {
+	body, err := known.Shaped(it.only, catalogue.NewSubject(it.matchable()))
+	if err != nil {
+		return models.Problems{{Code: models.CodeNotAllowedNow, Path: []string{"id"}, Message: err.Error()}}
+	}
+	it.body = body
+	return nil
+}
+
 // build fills in what the database's clock and the verdicts decide.
 func (it *item) build(now time.Time, epoch int64) {
 	it.event.CreatedAt, it.event.Epoch, it.event.Matched = now, epoch, 0
 	it.deliveries = it.deliveries[:0]
 	if it.only != nil {
 		d := it.delivery(now, it.only, models.TriggerTest)
+		d.Body = it.body
 		it.event.Matched = 1
 		it.deliveries = append(it.deliveries, d)
 		return

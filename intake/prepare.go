@@ -30,6 +30,7 @@ type item struct {
 	event      models.Event
 	hash       string // of what an idempotency key stands for; "" without one
 	only       *models.Webhook
+	body       *string // for only: data as it is sent, nil for that of the event
 	except     string
 	catalogue  *catalogue.Catalogue // it was validated against
 	index      *catalogue.Index     // it was matched against
@@ -205,7 +206,10 @@ func fingerprint(in Input, data string) string {
 // match decides which webhooks of ix the event goes to.
 func (it *item) match(ix *catalogue.Index) {
 	it.index = ix
-	it.matches = ix.Match(catalogue.Event{
-		ID: it.event.ID, Type: it.event.EventType, Timestamp: it.event.Timestamp, Data: *it.event.Data,
-	})
+	it.matches = ix.Match(it.matchable())
+}
+
+// matchable is the event as the catalogue looks at it.
+func (it *item) matchable() catalogue.Event {
+	return catalogue.Event{ID: it.event.ID, Type: it.event.EventType, Timestamp: it.event.Timestamp, Data: *it.event.Data}
 }
