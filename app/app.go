@@ -84,6 +84,7 @@ type App struct {
 	addr       net.Addr
 	adminAddr  net.Addr
 	now        func() time.Time
+	started    time.Time
 	adminKey   string
 }
 
@@ -91,6 +92,7 @@ type App struct {
 // the master keys. What it opened is closed again where it fails.
 func New(ctx context.Context, options Options) (_ *App, err error) {
 	a := &App{options: options, logger: options.Logger, faults: make(chan error, 1), now: time.Now, metrics: prometheus.NewRegistry()}
+	a.started = a.now()
 	a.lifecycle = &lifecycle{logger: options.Logger, fault: func(err error) {
 		select {
 		case a.faults <- err:

@@ -16,7 +16,7 @@ type gauges struct {
 	app *App
 
 	accepted, duplicates, repairs, expired, build *prometheus.Desc
-	open, oldestDue, tasks                        *prometheus.Desc
+	open, oldestDue, tasks, reconciled            *prometheus.Desc
 }
 
 func newGauges(a *App) *gauges {
@@ -32,13 +32,14 @@ func newGauges(a *App) *gauges {
 		build:      desc("webhooks_build_info", "Always 1; the version is in the label.", "version"),
 		open:       desc("webhooks_open_deliveries", "Deliveries that have not ended, up to the number that is counted."),
 		oldestDue:  desc("webhooks_oldest_due_seconds", "How long the oldest delivery that is due has been due; 0: none is."),
+		reconciled: desc("webhooks_reconciler_age_seconds", "How long ago any process completed a pass of the reconciler; none: never."),
 		tasks:      desc("webhooks_queue_tasks", "Tasks in the queue, by state.", "state"),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (g *gauges) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{g.accepted, g.duplicates, g.repairs, g.expired, g.build, g.open, g.oldestDue, g.tasks} {
+	for _, d := range []*prometheus.Desc{g.accepted, g.duplicates, g.repairs, g.expired, g.build, g.open, g.oldestDue, g.tasks, g.reconciled} {
 		ch <- d
 	}
 }
@@ -64,6 +65,9 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 	if stats, err := g.app.store.OpenStats(ctx); err == nil {
 		gauge(g.open, float64(stats.Open))
 		gauge(g.oldestDue, stats.OldestDue.Seconds())
+	}
+	if age, known, err := g.app.store.ReconciledAgo(ctx); err == nil && known {
+		gauge(g.reconciled, age.Seconds())
 	}
 	if sizes, err := g.app.queue.Sizes(ctx); err == nil {
 		gauge(g.tasks, float64(sizes.Pending), "pending")

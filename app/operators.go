@@ -168,19 +168,31 @@ func (a *App) readyz(w http.ResponseWriter, r *http.Request) {
 	if a.worker != nil {
 		parts["worker"] = part{Status: "ok"}
 	}
-	if a.reconciler != nil {
-		parts["reconciler"] = a.reconcilerPart()
+	// Of whichever process does it, so that one that cannot do it itself says when nobody does.
+	if code == http.StatusOK {
+		parts["reconciler"] = a.reconcilerPart(ctx)
+		if parts["reconciler"].Status != "ok" {
+			status = "degraded"
+		}
 	}
 	writeJSON(w, code, map[string]any{"status": status, "parts": parts, "version": a.options.Version})
 }
 
-// reconcilerPart says how long ago any process is known to have reconciled.
-func (a *App) reconcilerPart() part {
-	asked := a.reconciler.Stats().LastAsked
-	if late := 3*a.options.Config.ReconcileInterval + probeTimeout; !asked.IsZero() && a.now().Sub(asked) > late {
-		return part{"degraded", "has not run since " + models.FormatTime(asked)}
+// reconcilerPart says how long ago any process completed a pass.
+func (a *App) reconcilerPart(ctx context.Context) part {
+	late := 3*a.options.Config.ReconcileInterval + probeTimeout
+	age, known, err := a.store.ReconciledAgo(ctx)
+	switch {
+	case err != nil:
+		return part{"degraded", "not known: the database does not answer"}
+	case known && age <= late:
+		return part{"ok", "the last pass was " + age.Round(time.Second).String() + " ago"}
+	case known:
+		return part{"degraded", "has not run for " + age.Round(time.Second).String() + "; is a worker running?"}
+	case a.now().Sub(a.started) <= late:
+		return part{"ok", "has not run yet"}
 	}
-	return part{Status: "ok"}
+	return part{"degraded", "has never run; is a worker running?"}
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) {

@@ -35,6 +35,32 @@ func (s *Store) ReleaseLease(ctx context.Context, name, holder string) error {
 	})
 }
 
+// reconciled names the lease that a completed pass takes and lets run out at once: its end is when
+// that was, for every process to read.
+const reconciled = "reconciled"
+
+// MarkReconciled notes that a pass of the reconciler was completed just now.
+func (s *Store) MarkReconciled(ctx context.Context) error {
+	_, err := s.AcquireLease(ctx, reconciled, reconciled, 0)
+	return err
+}
+
+// ReconciledAgo is how long ago any process completed a pass of the reconciler, by the database's
+// clock; known is false where none ever did.
+func (s *Store) ReconciledAgo(ctx context.Context) (age time.Duration, known bool, err error) {
+	err = s.reading(ctx, func(db *gorm.DB) error {
+		age, known = 0, false
+		var marks []time.Time
+		if err := db.Table("leases").Where("name = ?", reconciled).Pluck("expires_at", &marks).Error; err != nil || len(marks) == 0 {
+			return err
+		}
+		now, err := s.clock(db)
+		age, known = max(0, now.Sub(marks[0])), err == nil
+		return err
+	})
+	return age, known, err
+}
+
 // DueDeliveries lists open deliveries that have been due for longer than olderThan and that
 // nobody has claimed, the oldest first, at most limit, after a place in that order. The zero
 // cursor is before all.

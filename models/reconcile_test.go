@@ -47,6 +47,27 @@ func TestLease(t *testing.T) {
 	})
 }
 
+func TestReconciledAgo(t *testing.T) {
+	t.Parallel()
+	modelstest.Each(t, func(t *testing.T, store *models.Store) {
+		_, known, err := store.ReconciledAgo(t.Context())
+		require.NoError(t, err)
+		require.False(t, known, "never")
+		for range 2 {
+			require.NoError(t, store.MarkReconciled(t.Context()))
+			require.NoError(t, store.Exec(t.Context(), "UPDATE leases SET expires_at = ?", models.Instant(time.Now().Add(-time.Hour))))
+			age, known, err := store.ReconciledAgo(t.Context())
+			require.NoError(t, err)
+			require.True(t, known)
+			require.InDelta(t, time.Hour.Seconds(), age.Seconds(), 60)
+		}
+		require.NoError(t, store.MarkReconciled(t.Context()))
+		age, _, err := store.ReconciledAgo(t.Context())
+		require.NoError(t, err)
+		require.Less(t, age, time.Minute)
+	})
+}
+
 func TestDueDeliveries_PagesSkipAndRepeatNothing(t *testing.T) {
 	t.Parallel()
 	modelstest.Each(t, func(t *testing.T, store *models.Store) {

@@ -297,8 +297,14 @@ func TestOneReconcilerAtATime(t *testing.T) {
 	go func() { ended <- a.Run(ctx) }()
 	eventually(t, 5*time.Second, func() (bool, string) { return a.Stats().Leading, "not leading" })
 	b := reconcile(t, open(t, server.url()), ledger, 200*time.Millisecond)
-	eventually(t, 5*time.Second, func() (bool, string) { return !b.Stats().LastAsked.IsZero(), "never asked" })
+	refused := func() (bool, string) {
+		ledger.mu.Lock()
+		defer ledger.mu.Unlock()
+		return ledger.refused > 0 && ledger.marked > 0, "never asked"
+	}
+	eventually(t, 5*time.Second, refused)
 	assert.False(t, b.Stats().Leading)
+	assert.True(t, b.Stats().LastPass.IsZero())
 	assert.EqualValues(t, 250, a.Stats().Settled)
 	cancel()
 	require.NoError(t, <-ended)

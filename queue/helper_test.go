@@ -301,12 +301,15 @@ type memoryLedger struct {
 	holder  string
 	until   time.Time
 	asked   int
+	refused int // who asked for the lease and did not get it
+	marked  int
 }
 
 func (l *memoryLedger) AcquireLease(_ context.Context, _, holder string, ttl time.Duration) (bool, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.holder != holder && time.Now().Before(l.until) {
+		l.refused++
 		return false, nil
 	}
 	l.holder, l.until = holder, time.Now().Add(ttl)
@@ -319,6 +322,13 @@ func (l *memoryLedger) ReleaseLease(_ context.Context, _, holder string) error {
 	if l.holder == holder {
 		l.until = time.Time{}
 	}
+	return nil
+}
+
+func (l *memoryLedger) MarkReconciled(context.Context) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.marked++
 	return nil
 }
 

@@ -41,6 +41,8 @@ type Ledger interface {
 	AcquireLease(ctx context.Context, name, holder string, ttl time.Duration) (bool, error)
 	// ReleaseLease gives a lease up before it runs out.
 	ReleaseLease(ctx context.Context, name, holder string) error
+	// MarkReconciled notes for every process that a pass was completed.
+	MarkReconciled(ctx context.Context) error
 	// ExpireClaims records the attempts of claims that ran out as abandoned and returns the
 	// deliveries, which are due again.
 	ExpireClaims(ctx context.Context, limit int) ([]models.Due, error)
@@ -81,7 +83,7 @@ type Reconciler struct {
 	noise  throttle
 
 	repaired, expired, settled, healed atomic.Int64
-	asked, passed                      atomic.Int64 // Unix ns
+	passed                             atomic.Int64 // Unix ns
 	leading                            atomic.Bool
 }
 
@@ -91,9 +93,6 @@ type ReconcilerStats struct {
 	Expired  int64 // claims that had run out
 	Settled  int64 // deliveries of webhooks that are not active
 	Healed   int64 // broken entries that were removed from Redis
-	// LastAsked is when this process last took or asked for the lease: with one that is recent,
-	// some process is reconciling. Zero: never.
-	LastAsked time.Time
 	// LastPass is when this process last finished a pass of its own. Zero: never.
 	LastPass time.Time
 	Leading  bool // this process holds the lease
@@ -134,7 +133,7 @@ func (r *Reconciler) Stats() ReconcilerStats {
 	}
 	return ReconcilerStats{
 		Repaired: r.repaired.Load(), Expired: r.expired.Load(), Settled: r.settled.Load(), Healed: r.healed.Load(),
-		LastAsked: at(r.asked.Load()), LastPass: at(r.passed.Load()), Leading: r.leading.Load(),
+		LastPass: at(r.passed.Load()), Leading: r.leading.Load(),
 	}
 }
 
@@ -173,7 +172,6 @@ func (r *Reconciler) pass(ctx context.Context, why occasion) error {
 	if err != nil {
 		return fmt.Errorf("acquire lease: %w", err)
 	}
-	r.asked.Store(time.Now().UnixNano())
 	if !leading {
 		return nil
 	}
@@ -194,10 +192,16 @@ func (r *Reconciler) pass(ctx context.Context, why occasion) error {
 			errs = append(errs, fmt.Errorf("repair queue: %w", err))
 		}
 	}
-	if len(errs) == 0 {
-		r.passed.Store(time.Now().UnixNano())
+	if len(errs) > 0 {
+		return errors.Join(errs...)
 	}
-	return errors.Join(errs...)
+	r.passed.Store(time.Now().UnixNano())
+	call, cancel := context.WithTimeout(ctx, r.opts.Timeout)
+	defer cancel()
+	if err := r.ledger.MarkReconciled(call); err != nil {
+		return fmt.Errorf("mark pass: %w", err)
+	}
+	return nil
 }
 
 // lease reports whether the lease is ours, and renews it when half of it is over.
