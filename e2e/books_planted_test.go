@@ -64,6 +64,15 @@ func TestFaultBooks_EveryPlantedViolationIsFound(t *testing.T) {
 	forgotten.crashes = []time.Time{forgotten.receipts[0].at}
 	require.Empty(t, forgotten.violations())
 
+	// One attempt more is for a stop between the attempts, and for no other.
+	stopped := truthful()
+	stopped.webhooks[0].schedule = nil
+	require.NotEmpty(t, stopped.violations())
+	stopped.stops = []silence{{from: stopped.receipts[1].at}}
+	require.NotEmpty(t, stopped.violations())
+	stopped.stops = []silence{{from: stopped.receipts[0].at}}
+	require.Empty(t, stopped.violations())
+
 	for _, c := range []struct {
 		name, invariant string
 		plant           func(b *books)

@@ -33,7 +33,7 @@ func (w *world) onlyUnavailable(since time.Time) {
 // sql connects to the world's database as another client of it.
 func (w *world) sql(ctx context.Context) *pgx.Conn {
 	w.t.Helper()
-	connection, err := pgx.Connect(ctx, w.postgres.URL())
+	connection, err := pgx.Connect(ctx, w.database)
 	require.NoError(w.t, err)
 	w.t.Cleanup(func() { _ = connection.Close(context.Background()) }) // the test may have ended it
 	return connection

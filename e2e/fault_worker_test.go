@@ -40,66 +40,6 @@ func TestFault00_NoFault(t *testing.T) {
 	})
 }
 
-func TestFault02_WorkerKilledMidAttempt(t *testing.T) {
-	t.Parallel()
-	apptest.Each(t, func(t *testing.T, stack apptest.Stack) {
-		w := killedByItsReceiver(t, stack, false)
-		require.NotZero(t, w.abandoned(), "history shows the attempt that was broken off")
-	})
-}
-
-func TestFault03_WorkerKilledAfterThe2xx(t *testing.T) {
-	t.Parallel()
-	apptest.Each(t, func(t *testing.T, stack apptest.Stack) { killedByItsReceiver(t, stack, true) })
-}
-
-// killedByItsReceiver has a receiver kill whoever sends to it, before or as soon as it answers.
-func killedByItsReceiver(t *testing.T, stack apptest.Stack, afterAnswer bool) *world {
-	t.Helper()
-	w := newWorld(t, plan{stack: stack, few: true, workers: 1})
-	var armed atomic.Bool
-	died := make(chan string, 1)
-	w.subscribe(subscribed{name: "killing", schedule: patient}, func(int) receivertest.Answer {
-		return func(x *receivertest.Exchange) {
-			kill := armed.CompareAndSwap(true, false)
-			if !kill || afterAnswer {
-				receivertest.Status(http.StatusOK)(x)
-			}
-			if kill {
-				_ = http.NewResponseController(x.W).Flush()
-				for _, p := range w.senders() {
-					p.kill()
-				}
-				died <- x.Request.ID()
-			}
-		}
-	}, nil)
-	l := w.emit(20)
-	for range either(1, 25) {
-		w.accept(10)
-		armed.Store(true)
-		var id string
-		select {
-		case id = <-died:
-		case <-time.After(60 * time.Second):
-			t.Fatal("nothing came to the webhook that kills")
-		}
-		at := time.Now()
-		w.restartSenders()
-		if afterAnswer {
-			continue // it may have been recorded in the last moment
-		}
-		before := len(w.receivers["killing"].ByID(id))
-		apptest.EventuallyWithin(t, 60*time.Second, func() (bool, string) {
-			return len(w.receivers["killing"].ByID(id)) > before, id + " has not come again"
-		})
-		t.Logf("attempted again %s after the kill", time.Since(at).Round(time.Millisecond))
-	}
-	l.end(t)
-	w.settle(leaseOver)
-	return w
-}
-
 // Everything dies at once, and comes back in any order (E1 does this oftener, and looks at less).
 func TestFault05_EverythingKilledAtOnce(t *testing.T) {
 	t.Parallel()
@@ -156,7 +96,7 @@ func TestFault07_SIGTERM(t *testing.T) {
 				w := newWorld(t, plan{stack: stack})
 				l := w.emit(20)
 				graceful := true
-				for n := range either(2, 50) {
+				for n := range either(2, 100) {
 					w.accept(10)
 					senders := w.senders()
 					graceful = end(senders[n%len(senders)])
@@ -173,20 +113,55 @@ func TestFault07_SIGTERM(t *testing.T) {
 	}
 }
 
-// In the full form the worker stands still for longer than its lease.
+// Workers stand still in the middle of attempts and of recording them, for longer than their
+// leases, while another one does it all again; then they go on. In the short form their leases are
+// ended by hand.
 func TestFault08_WorkerStoppedAndContinued(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, plan{stack: apptest.Production})
+	gate := w.recordGate()
 	l := w.emit(20)
-	w.accept(20)
-	for range 2 {
-		w.workers[0].signal(syscall.SIGSTOP)
-		w.pass(either(2*time.Second, 90*time.Second))
-		w.workers[0].signal(syscall.SIGCONT)
+	for n := range either(3, 6) {
 		w.accept(20)
+		waiting := gate.shut()
+		from := time.Now()
+		for _, p := range w.workers {
+			p.signal(syscall.SIGSTOP)
+		}
+		if n%3 == 1 {
+			gate.undo(waiting)
+		}
+		if n%3 < 2 {
+			gate.open() // else what was being recorded waits through it all
+		}
+		if full() {
+			w.pass(90 * time.Second)
+		} else {
+			w.pass(time.Second) // longer than a claimed attempt may wait for its start
+			gate.run(`UPDATE deliveries SET claimed_until = clock_timestamp() WHERE id IN
+				(SELECT id FROM deliveries WHERE claim_token IS NOT NULL FOR UPDATE SKIP LOCKED)`)
+		}
+		if n%3 == 2 {
+			gate.open()
+		}
+		before := len(w.logged("healthy"))
+		other := w.startWorker()
+		other.url()
+		apptest.EventuallyWithin(t, time.Minute, func() (bool, string) {
+			return len(w.logged("healthy")) > before+20, "the other one does not go on"
+		})
+		for _, p := range w.workers {
+			p.signal(syscall.SIGCONT)
+		}
+		w.mu.Lock()
+		w.books.stops = append(w.books.stops, silence{from, time.Now()})
+		w.mu.Unlock()
+		w.accept(20)
+		other.stop()
 	}
 	l.end(t)
 	w.settle(leaseOver)
+	w.onlyFailingFailed()
 }
 
 func TestFault09_APIStopped(t *testing.T) {

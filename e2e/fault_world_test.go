@@ -46,7 +46,9 @@ type world struct {
 	apis     []*process      // embedded: the one process there is
 	workers  []*process
 	clients  []*apptest.Client
+	database string // URL of its Postgres, past every proxy; "" embedded
 	prefix   string // of the idempotency keys
+	padding  string // in the data of every event
 
 	mu        sync.Mutex
 	books     books
@@ -66,6 +68,7 @@ type plan struct {
 	throughDatabase, throughRedis func(url string) string
 	env                           map[string]string
 	few                           bool // only a healthy and a failing webhook
+	padding                       int  // bytes that every event carries besides
 	callLimit                     time.Duration
 }
 
@@ -75,7 +78,7 @@ func newWorld(t testing.TB, p plan) *world {
 	t.Helper()
 	w := &world{
 		t: t, prefix: strings.ReplaceAll(t.Name(), "/", "-"), receivers: map[string]*receivertest.Receiver{},
-		env: apptest.Environment(t, apptest.Embedded), callLimit: 10 * time.Second,
+		env: apptest.Environment(t, apptest.Embedded), callLimit: 10 * time.Second, padding: strings.Repeat("x", p.padding),
 	}
 	if p.callLimit > 0 {
 		w.callLimit = p.callLimit
@@ -88,6 +91,7 @@ func newWorld(t testing.TB, p plan) *world {
 		} else {
 			w.env["DATABASE_URL"] = testenv.PostgresURL(t)
 		}
+		w.database = w.env["DATABASE_URL"]
 		w.redis = testenv.RedisServer(t, p.redis...)
 		w.env["REDIS_URL"] = w.redis.URL()
 		if p.throughDatabase != nil {
@@ -171,9 +175,9 @@ func (w *world) api() *apptest.Client { return w.clients[0] }
 
 // subscribe makes a webhook for the load and a receiver that logs what it answers. answer gets the
 // number of the request among those of its webhook-id, from 1.
-func (w *world) subscribe(s subscribed, answer func(nth int) receivertest.Answer, more map[string]any) *receivertest.Receiver {
+func (w *world) subscribe(s subscribed, answer func(nth int) receivertest.Answer, more map[string]any, options ...receivertest.Option) *receivertest.Receiver {
 	w.t.Helper()
-	receiver := receivertest.New(w.t)
+	receiver := receivertest.New(w.t, options...)
 	input := map[string]any{"name": s.name, "targetUrl": receiver.URL(), "eventTypes": []string{"message.sent"}, "retrySchedule": iso(s.schedule)}
 	if s.rate > 0 {
 		input["rateLimitPerSecond"] = s.rate
@@ -314,7 +318,7 @@ func (w *world) call(ctx context.Context, api *apptest.Client, key string, n int
 	defer cancel()
 	c := call{key: key, sent: time.Now()}
 	a, err := api.Post(ctx, `mutation($data: JSON!, $key: String!) { emitEvent(input: {eventType: "message.sent", data: $data, idempotencyKey: $key}) {
-		event { id } matched userErrors { code message } } }`, map[string]any{"data": map[string]any{"n": n, "text": "<ü&>"}, "key": key})
+		event { id } duplicate matched userErrors { code message } } }`, map[string]any{"data": map[string]any{"n": n, "text": "<ü&>", "padding": w.padding}, "key": key})
 	c.answered = time.Now()
 	switch {
 	case err != nil && errors.Is(ctx.Err(), context.Canceled):
@@ -328,7 +332,7 @@ func (w *world) call(ctx context.Context, api *apptest.Client, key string, n int
 		if err := json.Unmarshal(a.Data, &out); err != nil || out.EmitEvent.Event == nil {
 			c.code, c.err = "INTERNAL", string(a.Body) // nothing in the load may be refused
 		} else {
-			c.id, c.matched = out.EmitEvent.Event.ID, out.EmitEvent.Matched
+			c.id, c.matched, c.duplicate = out.EmitEvent.Event.ID, out.EmitEvent.Matched, out.EmitEvent.Duplicate
 		}
 	}
 	w.mu.Lock()

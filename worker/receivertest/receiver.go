@@ -12,6 +12,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"io"
 	"log"
 	"net"
@@ -188,6 +189,11 @@ func (r *Receiver) AddrPort() netip.AddrPort {
 // RootCAs trusts the authority that signs the receiver's certificates in the
 // modes that are signed by it.
 func (r *Receiver) RootCAs() *x509.CertPool { return r.ca.pool }
+
+// Authority is what RootCAs trusts, as PEM: for a client that is another process.
+func (r *Receiver) Authority() []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: r.ca.certificate.Raw})
+}
 
 // Secret replaces the keys that requests are verified with; without keys they
 // are not verified.
