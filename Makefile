@@ -19,6 +19,7 @@ RUN ?=
 FLAGS ?=
 MODE :=
 FUZZTIME ?= 1m
+GUIDANCE ?= guided
 SOAK ?= 5m
 TIMEOUT ?= 20m
 SELECT = $(MODE) $(if $(RUN),-run '$(RUN)') $(FLAGS)
@@ -70,8 +71,8 @@ e2e: MODE := -count=1
 e2e: test ## the promises, tested from outside on killed processes
 
 .PHONY: fuzz
-fuzz: $(TESTENV) ## each fuzz target for FUZZTIME (1m)
-	$(TESTENV) -- .ci/fuzz $(FUZZTIME)
+fuzz: $(TESTENV) ## each fuzz target for FUZZTIME (1m); GUIDANCE=blind saves building everything anew
+	$(TESTENV) -- .ci/fuzz $(FUZZTIME) $(GUIDANCE)
 
 .PHONY: bench
 bench: $(TESTENV) ## load scenarios and their ratios to the naive baseline; FLAGS are the generator's

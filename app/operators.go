@@ -47,7 +47,7 @@ func (a *App) operatorRoutes(mux *http.ServeMux) {
 	})
 	a.lifecycle.onStop("queue UI", func(context.Context) error { return ui.Close() })
 	mux.Handle(queueUIPath+"/", a.operatorsOnly(queueUI(ui)))
-	mux.Handle(queueUIPath, http.RedirectHandler(queueUIPath+"/", http.StatusMovedPermanently))
+	mux.Handle(queueUIPath, a.operatorsOnly(http.RedirectHandler(queueUIPath+"/", http.StatusMovedPermanently)))
 }
 
 // queueUI serves the queue's web UI under a policy as strict as that of our own pages. Its page

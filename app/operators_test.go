@@ -219,6 +219,8 @@ func TestA5_AListenerOfTheirOwn(t *testing.T) {
 		own := "http://" + server.App.AdminAddr().String()
 		admin := map[string]string{"Authorization": "Bearer " + server.Key}
 		reader := map[string]string{"Authorization": "Bearer " + tenantKey(t, server.Client, "acme", "READ", "MANAGE").Key}
+		assert.Equal(t, http.StatusUnauthorized, browse(t, http.MethodGet, own+"/asynq", "", nil).status)
+		assert.Equal(t, http.StatusMovedPermanently, browse(t, http.MethodGet, own+"/asynq", "", admin).status)
 		for _, path := range []string{"/metrics", "/asynq/", "/asynq/api/queues"} {
 			assert.Equal(t, http.StatusNotFound, browse(t, http.MethodGet, server.URL+path, "", admin).status, path)
 			assert.Equal(t, http.StatusUnauthorized, browse(t, http.MethodGet, own+path, "", nil).status, path)

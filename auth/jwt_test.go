@@ -437,6 +437,7 @@ func FuzzToken(f *testing.F) {
 	for _, seed := range []string{good, "a.b.c", "..", "eyJhbGciOiJub25lIn0.e30.", "iwk_" + strings.Repeat("0", 49)} {
 		f.Add("Bearer " + seed)
 	}
+	f.Add("Bearer " + good[:len(good)-8] + "\n" + good[len(good)-8:])
 	f.Fuzz(func(t *testing.T, header string) {
 		p, err := a.Authenticate(t.Context(), header)
 		require.Equal(t, err == nil, p != nil)

@@ -99,16 +99,31 @@ func (g *Guard) Check(addr netip.Addr) error {
 
 // CheckTarget is Check for a target that is about to be saved: a literal address,
 // or every address that the name resolves to now. A name that does not resolve,
-// or not in time, is allowed: each attempt is checked again when it connects.
+// or not in time, is allowed: each attempt is checked again when it connects. Only
+// names that never are public ones are judged by what they stand for.
 func (g *Guard) CheckTarget(ctx context.Context, target Target, lookup LookupFunc) error {
 	if addr, ok := target.Addr(); ok {
 		return g.Check(addr)
 	}
 	addrs, err := lookup(ctx, target.Hostname())
-	if err != nil {
-		return nil //nolint:nilerr // see above
+	if err == nil {
+		return g.checkAll(addrs)
 	}
-	return g.checkAll(addrs)
+	return g.checkAll(inward(target.Hostname()))
+}
+
+// inward is where a name leads that is not for the public DNS, whoever resolves it or
+// does not: the machine itself (RFC 6761), or a cloud's metadata service.
+func inward(host string) []netip.Addr {
+	last := host[strings.LastIndexByte(host, '.')+1:]
+	switch {
+	case last == "localhost":
+		return []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1})}
+	case slices.Contains(metadataNames, host):
+		return metadataServices[:1]
+	default:
+		return nil
+	}
 }
 
 // Control is for net.Dialer: it refuses the address that is about to be dialled,

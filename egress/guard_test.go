@@ -127,6 +127,12 @@ func TestCheckTarget(t *testing.T) {
 		"one of two":        {"http://example.com/", answers("8.8.8.8", "::1"), false},
 		"unresolved":        {"http://example.com/", never, true},
 		"no address":        {"http://example.com/", answers(), true},
+		"this machine":      {"http://localhost/", never, false},
+		"under localhost":   {"http://any.LocalHost:8080/", never, false},
+		"not localhost":     {"http://localhost.example.com/", never, true},
+		"metadata service":  {"http://metadata.google.internal/computeMetadata/v1/", never, false},
+		"of another cloud":  {"http://metadata/", never, false},
+		"a name like it":    {"http://metadata.example.com/", never, true},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -140,6 +146,8 @@ func TestCheckTarget(t *testing.T) {
 			require.ErrorAs(t, err, &blocked)
 		})
 	}
+	allow := egress.NewGuard([]netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")})
+	require.NoError(t, allow.CheckTarget(t.Context(), target(t, "http://any.localhost/"), never), "what is excepted is so by name too")
 }
 
 func TestControlVetsWhatIsDialled(t *testing.T) {

@@ -57,6 +57,12 @@ var metadataServices = []netip.Addr{
 	netip.MustParseAddr("fd20:ce::254"),    // GCP
 }
 
+// metadataNames lead to one of them inside of their clouds, and nowhere outside.
+var metadataNames = []string{
+	"metadata", "metadata.google.internal", "metadata.goog", "instance-data", "instance-data.ec2.internal", "metadata.azure.internal",
+	"metadata.tencentyun.com", "metadata.packet.net", "metadata.platformequinix.com",
+}
+
 var nat64Prefix = netip.MustParsePrefix("64:ff9b::/96")
 
 // isPublic reports whether an address that is not mapped is public unicast.

@@ -3,6 +3,7 @@ package models
 import (
 	"database/sql/driver"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -72,7 +73,7 @@ func ParseAttemptID(id string) (deliveryID string, number int, ok bool) {
 	key, digits, found := strings.Cut(rest, "_")
 	deliveryID = PrefixDelivery + key
 	number, err := strconv.Atoi(digits)
-	if !found || err != nil || number < 1 || strconv.Itoa(number) != digits || !ValidID(PrefixDelivery, deliveryID) {
+	if !found || err != nil || number < 1 || number > math.MaxInt32 || strconv.Itoa(number) != digits || !ValidID(PrefixDelivery, deliveryID) {
 		return "", 0, false
 	}
 	return deliveryID, number, true

@@ -2,6 +2,7 @@ package models
 
 import (
 	"context"
+	"time"
 
 	"gorm.io/gorm"
 	"gorm.io/gorm/schema"
@@ -20,6 +21,30 @@ func (s *Store) SelectColumns(ctx context.Context, table any) error {
 		}
 	}
 	return s.reads.WithContext(ctx).Select(columns).Limit(1).Find(table).Error
+}
+
+// DeliveryCursor is the cursor of the delivery with this id in the list of parent.
+func DeliveryCursor(parent, id string) string {
+	l := byID("deliveries", parent, PrefixDelivery, deliveryID)
+	return l.cursor(id)
+}
+
+// ParseDeliveryCursor takes the id out of such a cursor.
+func ParseDeliveryCursor(parent, cursor string) (string, error) {
+	l := byID("deliveries", parent, PrefixDelivery, deliveryID)
+	key, err := l.parse(&cursor)
+	if err != nil {
+		return "", err
+	}
+	return *key, nil
+}
+
+// FeedCursors are cursors of every form.
+func FeedCursors() []string {
+	plain := FeedPosition{feed: "postgres", at: time.UnixMicro(1_700_000_000_000_000).UTC(), seq: 7, done: 2, snap: snapshot{max: 9, running: []int64{3, 5}}}
+	late := plain
+	late.late = &latePart{seq: 4, done: 1, snap: snapshot{max: 12}}
+	return []string{plain.Cursor(FeedEvent), plain.Cursor(FeedDelivery), late.Cursor(FeedEvent), late.Cursor(FeedDelivery)}
 }
 
 // Exec runs a statement as a test's own hand on the database.

@@ -157,7 +157,7 @@ func ParseFeedCursor(cursor string, kind FeedKind) (FeedPosition, error) {
 	if len(cursor) > maxFeedCursor {
 		return p, ErrInvalidCursor
 	}
-	b, err := base64.RawURLEncoding.Strict().DecodeString(cursor)
+	b, err := decodeCursor(cursor)
 	head := string([]byte{feedCursorVersion}) + string(kind)
 	if err != nil || len(b) <= len(head) || string(b[:len(head)]) != head {
 		return p, ErrInvalidCursor

@@ -109,15 +109,28 @@ func (l list[T]) parse(cursor *string) (*string, error) {
 	if cursor == nil {
 		return nil, nil
 	}
-	b, err := base64.RawURLEncoding.Strict().DecodeString(*cursor)
+	b, err := decodeCursor(*cursor)
 	if err != nil {
-		return nil, ErrInvalidCursor
+		return nil, err
 	}
 	parts := strings.Split(string(b), cursorSeparator)
 	if len(parts) != 4 || parts[0] != cursorVersion || parts[1] != l.name || parts[2] != l.parent || !l.valid(parts[3]) {
 		return nil, ErrInvalidCursor
 	}
 	return &parts[3], nil
+}
+
+// decodeCursor accepts the one spelling that cursors are written in: line breaks, which encoding/base64
+// skips, are refused.
+func decodeCursor(cursor string) ([]byte, error) {
+	if strings.ContainsAny(cursor, "\r\n") {
+		return nil, ErrInvalidCursor
+	}
+	b, err := base64.RawURLEncoding.Strict().DecodeString(cursor)
+	if err != nil {
+		return nil, ErrInvalidCursor
+	}
+	return b, nil
 }
 
 // compare orders keys as the list does.

@@ -4,7 +4,6 @@ import (
 	"crypto/ed25519"
 	"crypto/hmac"
 	"crypto/sha256"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -147,7 +146,7 @@ func (v *Verifier) match(signatures []string, prefix, body []byte) error {
 			continue
 		}
 		readable = true
-		given, err := base64.StdEncoding.DecodeString(encoded)
+		given, err := decodeBase64(encoded)
 		if err != nil {
 			continue
 		}
