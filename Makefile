@@ -100,7 +100,7 @@ services: $(TESTENV) ## a private Postgres and Redis for tests run by hand, unti
 
 .PHONY: vuln
 vuln: $(GOVULNCHECK) ## known vulnerabilities in what is called; asks vuln.go.dev
-	$(GOVULNCHECK) ./...
+	.ci/vuln $(GOVULNCHECK)
 
 .PHONY: image
 image: ## the container image webhooks:VERSION

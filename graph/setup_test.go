@@ -43,7 +43,8 @@ type fixture struct {
 	control *control.Control
 	live    *live.Feed
 	// handler is the API without authentication and HTTP.
-	handler *graph.Handler
+	handler       *graph.Handler
+	authenticator *auth.Authenticator
 
 	admin                               string
 	read, manage, emit, all             string // of the tenant acme
@@ -108,7 +109,7 @@ func setupOn(t testing.TB, dsn string, changes ...change) *fixture {
 	for _, c := range changes {
 		c(&options)
 	}
-	f.control, f.live, f.handler = ctl, feed, graph.New(options)
+	f.control, f.live, f.handler, f.authenticator = ctl, feed, graph.New(options), authenticator
 	server := httptest.NewServer(authenticator.Middleware(f.handler))
 	t.Cleanup(func() {
 		require.NoError(t, f.handler.Stop(context.Background()))
