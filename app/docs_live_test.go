@@ -14,7 +14,7 @@ import (
 	"github.com/intervengine/webhooks/worker/receivertest"
 )
 
-// page are the parts of docs/live.md.
+// livePage are the parts of docs/live.md.
 func livePage(t testing.TB) map[string][]string {
 	t.Helper()
 	parts := map[string][]string{}
@@ -105,7 +105,7 @@ func TestDocs_LiveWebSocket(t *testing.T) {
 		}
 		_, got, err := socket.ReadMessage()
 		require.NoError(t, err)
-		require.Equal(t, text, anyCursor(string(got))) //nolint:testifylint // the very bytes
+		require.Equal(t, text, anyCursor(string(got)))
 		seen++
 	}
 	require.Equal(t, 3, seen)
@@ -114,7 +114,7 @@ func TestDocs_LiveWebSocket(t *testing.T) {
 func TestDocs_LiveEvents(t *testing.T) {
 	t.Parallel()
 	s := apptest.Start(t, apptest.Embedded, nil)
-	command := exec.CommandContext(t.Context(), "sh", "-ec", //nolint:gosec // the documentation's own
+	command := exec.CommandContext(t.Context(), "sh", "-ec",
 		strings.ReplaceAll(strings.TrimSpace(livePage(t)["sh"][0]), "http://127.0.0.1:8080", s.URL))
 	command.Env = append(command.Environ(), "KEY="+s.Key)
 	out, err := command.StdoutPipe()

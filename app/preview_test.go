@@ -240,9 +240,9 @@ func TestW8_ATestIsShapedAsInProduction(t *testing.T) {
 			return string(body.Data)
 		}
 		test("")
-		require.Equal(t, `{"participant":{"id":"prt_8f3k2m","seats":{"company":"Analytical Engines Ltd","plan":"trial","seats":5}}}`, dataOf(1))
+		require.Equal(t, `{"participant":{"id":"prt_8f3k2m","seats":{"company":"Analytical Engines Ltd","plan":"trial","seats":5}}}`, dataOf(1)) //nolint:testifylint // the very bytes
 		event := test(`, data: {participant: {id: "p_1", attributes: {rate: 1.10}, more: true}}`)
-		require.Equal(t, `{"participant":{"id":"p_1","seats":{"rate":1.10}}}`, dataOf(2))
+		require.Equal(t, `{"participant":{"id":"p_1","seats":{"rate":1.10}}}`, dataOf(2)) //nolint:testifylint // the very bytes
 
 		ended := eventually(t, s.Client, event, "SUCCEEDED")
 		s.Query(t, `mutation($id: ID!) { redeliver(deliveryId: $id) { delivery { id } } }`, map[string]any{"id": ended[0].ID}, nil)

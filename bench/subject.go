@@ -104,7 +104,7 @@ func stopAll(list []*subject) error {
 var servingAt = regexp.MustCompile(`"msg":"serving".*"address":"([^"]+)"`)
 
 // startServer starts the server on a stack, with data of its own.
-func (b *bench) startServer(ctx context.Context, name, stack, binary string, env ...string) (*subject, error) {
+func (b *bench) startServer(ctx context.Context, name, stack, binary string) (*subject, error) {
 	dir, err := os.MkdirTemp(b.dir, "server-")
 	if err != nil {
 		return nil, fmt.Errorf("make data directory: %w", err)
@@ -113,10 +113,10 @@ func (b *bench) startServer(ctx context.Context, name, stack, binary string, env
 	_, _ = rand.Read(master) // never fails
 	key := "bench_" + rand.Text()
 	s := &subject{name: name, stack: stack, key: key}
-	env = append([]string{
+	env := []string{
 		"LISTEN_ADDR=127.0.0.1:0", "DATA_DIR=" + filepath.Join(dir, "data"), "EGRESS_ALLOW=127.0.0.0/8", "LOG_FORMAT=json",
 		"ADMIN_API_KEY=" + key, "SECRETS_KEY=" + base64.StdEncoding.EncodeToString(master), "SHUTDOWN_GRACE=3s",
-	}, env...)
+	}
 	if stack == production {
 		database, err := b.newDatabase(ctx)
 		if err != nil {
