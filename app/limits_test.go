@@ -47,10 +47,8 @@ func TestA4_EveryLimitIsASetting(t *testing.T) {
 		})
 	}
 	// One subscription is open, and a second is one too many.
-	first := server.Follow(t, apptest.Events, `subscription { eventEmitted { cursor } }`, nil)
-	defer first.Close()
+	server.Follow(t, apptest.Events, `subscription { eventEmitted { cursor } }`, nil)
 	second := server.Follow(t, apptest.Events, `subscription { deliveryUpdated { cursor } }`, nil)
-	defer second.Close()
 	r := second.Next(t)
 	require.Equal(t, []string{"RATE_LIMITED"}, r.Codes())
 	assert.Equal(t, "this key has 1 subscriptions open, the most that there may be", r.Errors[0].Message)
