@@ -80,7 +80,7 @@ bench: $(TESTENV) ## load scenarios and their ratios to the naive baseline; FLAG
 
 .PHONY: faults
 faults: TIMEOUT = 4h
-faults: PKG = ./e2e/...
+faults: PKG = ./e2e/... ./models/...
 faults: RUN = Fault
 faults: MODE := -count=1
 faults: export FAULTS = full

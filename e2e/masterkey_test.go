@@ -58,9 +58,11 @@ func TestFault45_AWrongOrMissingMasterKeyStopsTheStart(t *testing.T) {
 		for _, role := range []string{"serve", "api", "worker"} {
 			refused(with(env, map[string]string{"SECRETS_KEY": wrong}), role, ring.PrimaryID())
 		}
-		if stack == apptest.Embedded {
-			missing := with(env, nil)
-			delete(missing, "SECRETS_KEY")
+		missing := with(env, nil)
+		delete(missing, "SECRETS_KEY")
+		if stack == apptest.Production {
+			refused(missing, "serve", "required with DATABASE_URL")
+		} else {
 			refused(missing, "serve", filepath.Join(env["DATA_DIR"], "secrets.key"))
 			require.NoError(t, os.WriteFile(filepath.Join(env["DATA_DIR"], "secrets.key"), []byte(right+"\n"), 0o600))
 			server = start(t, missing, "serve")

@@ -2,6 +2,9 @@ package models
 
 import (
 	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
 	"time"
 
 	"gorm.io/gorm"
@@ -57,4 +60,19 @@ func (s *Store) Count(ctx context.Context, text string, args ...any) (int, error
 	var n int
 	err := s.reads.WithContext(ctx).Raw(text, args...).Row().Scan(&n)
 	return n, err
+}
+
+// WriteThrough replaces the one connection that writes to the SQLite file at path by what through
+// makes of its driver.
+func (s *Store) WriteThrough(path string, through func(d driver.Driver, dsn string) driver.Connector) error {
+	d := s.main.Driver()
+	err := errors.Join(s.stmts.close(), s.main.Close())
+	s.main = sql.OpenDB(through(d, sqliteDSN(path, "_txlock=immediate")))
+	s.main.SetMaxOpenConns(1)
+	s.main.SetMaxIdleConns(1)
+	s.hot, s.relaxed = s.main, s.main
+	s.stmts = &statements{db: s.main, byText: map[string]*sql.Stmt{}}
+	gorm, opened := gormOver(sqliteDialector{s.main})
+	s.db = gorm
+	return errors.Join(err, opened)
 }
