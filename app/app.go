@@ -91,8 +91,8 @@ type App struct {
 // New opens everything that the process needs: the database (migrated under a lock), the queue,
 // the master keys. What it opened is closed again where it fails.
 func New(ctx context.Context, options Options) (_ *App, err error) {
-	a := &App{options: options, logger: options.Logger, faults: make(chan error, 1), now: time.Now, metrics: prometheus.NewRegistry()}
-	a.started = a.now()
+	a := &App{options: options, logger: options.Logger, faults: make(chan error, 1), metrics: prometheus.NewRegistry()}
+	a.started = time.Now()
 	a.lifecycle = &lifecycle{logger: options.Logger, fault: func(err error) {
 		select {
 		case a.faults <- err:
@@ -128,9 +128,13 @@ func (a *App) open(ctx context.Context) (err error) {
 	if a.store, err = models.Open(ctx, models.Options{DSN: dsn, Logger: a.logger, StatementTimeout: databaseTimeout}); err != nil {
 		return fmt.Errorf("open database: %w", err)
 	}
+	a.now = a.store.Clock
 	a.lifecycle.onStop("database", func(context.Context) error { return a.store.Close() })
 	if err := a.store.Migrate(ctx); err != nil {
 		return fmt.Errorf("migrate: %w", err)
+	}
+	if _, err := a.store.Now(ctx); err != nil { // Clock is true from here on
+		return fmt.Errorf("read the database's clock: %w", err)
 	}
 	if err := a.checkSeals(ctx); err != nil {
 		return err
@@ -144,7 +148,7 @@ func (a *App) open(ctx context.Context) (err error) {
 	if err := a.ensureAdminKey(ctx); err != nil {
 		return err
 	}
-	if a.queue, err = queue.Open(ctx, queue.Options{RedisURL: c.RedisURL, Logger: a.logger}); err != nil {
+	if a.queue, err = queue.Open(ctx, queue.Options{RedisURL: c.RedisURL, Logger: a.logger, Now: a.now}); err != nil {
 		return fmt.Errorf("open queue: %w", err)
 	}
 	a.lifecycle.onStop("queue", func(context.Context) error { return a.queue.Close() })
@@ -179,7 +183,7 @@ func (a *App) wire() (err error) {
 		adminKey = a.options.SessionKey
 	}
 	a.auth, err = auth.New(auth.Options{
-		Store: a.store, Logger: a.logger, AdminKey: adminKey,
+		Store: a.store, Logger: a.logger, AdminKey: adminKey, Now: a.now,
 		JWT: auth.JWTOptions{Secret: []byte(c.JWTSecret), JWKSURL: c.JWTJWKSURL, Issuer: c.JWTIssuer, Audience: c.JWTAudience},
 	})
 	if err != nil {
@@ -195,14 +199,14 @@ func (a *App) wire() (err error) {
 	if a.options.Role != RoleWorker {
 		a.control = control.New(control.Options{
 			Store: a.store, Keyring: a.keyring, Guard: guard, Queue: a.queue, Tester: a.intake, Logger: a.logger,
-			Catalogue: a.intake.Catalogue, KeysChanged: a.auth.Invalidate, Version: a.options.Version,
+			Catalogue: a.intake.Catalogue, KeysChanged: a.auth.Invalidate, Version: a.options.Version, Now: a.now,
 			Defaults: control.Defaults{Timeout: c.AttemptTimeout, Schedule: c.RetrySchedule},
 		})
 		a.graph = graph.New(graph.Options{
 			Store: a.store, Intake: a.intake, Control: a.control, Live: a.live, Auth: a.auth, Logger: a.logger,
-			DisableAfter: c.DisableAfter,
-			Circuits:     worker.NewCircuits(a.queue.Client()),
-			Limits:       c.queryLimits(),
+			DisableAfter: c.DisableAfter, Now: a.now,
+			Circuits: worker.NewCircuits(a.queue.Client()),
+			Limits:   c.queryLimits(),
 			Streams: graph.StreamLimits{
 				Subscriptions: c.MaxSubscriptions, Idle: c.StreamIdle, Lifetime: c.StreamLifetime,
 			},
@@ -254,6 +258,7 @@ func (a *App) Start(ctx context.Context) error {
 
 func (a *App) start(ctx context.Context) (err error) {
 	c := a.options.Config
+	a.lifecycle.run("clock", a.store.RunClock)
 	a.lifecycle.run("authentication", a.auth.Run)
 	a.lifecycle.run("configuration watch", a.watch)
 	a.lifecycle.run("live feed", a.live.Run)

@@ -189,7 +189,7 @@ func (a *App) reconcilerPart(ctx context.Context) part {
 		return part{"ok", "the last pass was " + age.Round(time.Second).String() + " ago"}
 	case known:
 		return part{"degraded", "has not run for " + age.Round(time.Second).String() + "; is a worker running?"}
-	case a.now().Sub(a.started) <= late:
+	case time.Since(a.started) <= late:
 		return part{"ok", "has not run yet"}
 	}
 	return part{"degraded", "has never run; is a worker running?"}

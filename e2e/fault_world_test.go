@@ -49,6 +49,8 @@ type world struct {
 	database string // URL of its Postgres, past every proxy; "" embedded
 	prefix   string // of the idempotency keys
 	padding  string // in the data of every event
+	clocks   []*wrongClock
+	ownTime  bool // the database's clock is among them: signatures are of another time than the receivers'
 
 	mu        sync.Mutex
 	books     books
@@ -69,7 +71,10 @@ type plan struct {
 	env                           map[string]string
 	few                           bool // only a healthy and a failing webhook
 	padding                       int  // bytes that every event carries besides
-	callLimit                     time.Duration
+	// clocks are of the processes in the order of their first start, APIs first; where there are none,
+	// and in processes that are started again, the clock is right.
+	clocks    []*wrongClock
+	callLimit time.Duration
 }
 
 // newWorld starts it and subscribes the mix of webhooks that every fault is done to: healthy ones,
@@ -83,6 +88,7 @@ func newWorld(t testing.TB, p plan) *world {
 	if p.callLimit > 0 {
 		w.callLimit = p.callLimit
 	}
+	w.clocks, w.ownTime = p.clocks, len(p.clocks) > 0 && p.stack == apptest.Embedded
 	w.books.patience = 5 * time.Second
 	if p.stack == apptest.Production {
 		if p.ownPostgres || p.postgres != nil {
@@ -149,18 +155,24 @@ func newWorld(t testing.TB, p plan) *world {
 }
 
 func (w *world) startAPI(addr string) *process {
-	env := maps.Clone(w.env)
-	env["LISTEN_ADDR"] = addr
-	if env["DATABASE_URL"] == "" {
-		return start(w.t, env, "serve")
+	if w.env["DATABASE_URL"] == "" {
+		return w.start(addr, "serve")
 	}
-	return start(w.t, env, "api")
+	return w.start(addr, "api")
 }
 
-func (w *world) startWorker() *process {
-	env := maps.Clone(w.env)
-	env["LISTEN_ADDR"] = "127.0.0.1:0"
-	return start(w.t, env, "worker")
+func (w *world) startWorker() *process { return w.start("127.0.0.1:0", "worker") }
+
+func (w *world) start(addr, command string) *process {
+	env, program := maps.Clone(w.env), binary
+	env["LISTEN_ADDR"] = addr
+	if len(w.clocks) > 0 {
+		built, err := wrongServer()
+		require.NoError(w.t, err)
+		env["WRONG_CLOCK"], program = w.clocks[0].file, built
+		w.clocks = w.clocks[1:]
+	}
+	return startProgram(w.t, program, env, command)
 }
 
 // restartAPI starts the nth API anew, where it was.
@@ -193,6 +205,10 @@ func (w *world) subscribe(s subscribed, answer func(nth int) receivertest.Answer
 		r := receipt{
 			webhook: s.id, id: x.Request.ID(), timestamp: x.Request.Header.Get(signing.HeaderTimestamp), hash: hex.EncodeToString(body[:8]),
 			at: x.Request.At, broken: x.Request.BodyErr != nil, signature: x.Request.SignatureErr,
+		}
+		if w.ownTime {
+			seconds, _ := strconv.ParseInt(r.timestamp, 10, 64)
+			r.signature = signing.Verify(c.SecretKey, x.Request.Header, x.Request.Body, time.Unix(seconds, 0), 0)
 		}
 		w.mu.Lock()
 		seen[r.id]++
@@ -453,7 +469,7 @@ func (w *world) read() *books {
 				PageInfo pageInfo
 			}
 		}
-		w.api().Query(w.t, `query($after: String) { deliveries(first: 50, after: $after, filter: {eventTypes: ["message.sent"]}) { nodes { id status statusReason attemptCount completedAt
+		w.api().Query(w.t, `query($after: String) { deliveries(first: 50, after: $after, filter: {eventTypes: ["message.sent"]}) { nodes { id status statusReason attemptCount createdAt completedAt
 			event { id } webhook { id } attempts { number outcome error startedAt endedAt request { body headers { name value } } response { status } } }
 			pageInfo { hasNextPage endCursor } } }`, map[string]any{"after": after}, &out)
 		for _, n := range out.Deliveries.Nodes {
@@ -480,6 +496,7 @@ type historic struct {
 	ID, Status     string
 	StatusReason   *string
 	AttemptCount   int
+	CreatedAt      time.Time
 	CompletedAt    *time.Time
 	Event, Webhook struct{ ID string }
 	Attempts       []struct {
@@ -505,6 +522,7 @@ func (h *historic) record() deliveryRecord {
 	}
 	d := deliveryRecord{
 		id: h.ID, event: h.Event.ID, webhook: h.Webhook.ID, status: h.Status, reason: text(h.StatusReason), attemptCount: h.AttemptCount,
+		createdAt: h.CreatedAt,
 	}
 	if h.CompletedAt != nil {
 		d.completedAt = *h.CompletedAt

@@ -72,6 +72,7 @@ type Store struct {
 	// migrating is how Migrate connects to Postgres: without the bounds on statements.
 	migrating *pgx.ConnConfig
 	feed      feedSignal
+	said      atomic.Pointer[clockReading] // Postgres: the best look at its clock
 	closed    atomic.Bool
 }
 
@@ -165,20 +166,6 @@ func (s *Store) Now(ctx context.Context) (time.Time, error) {
 		return err
 	})
 	return now, err
-}
-
-// clock reads the database's clock within db's transaction. In Postgres it is the time of this
-// statement, not of the transaction, which may have waited for a lock since. SQLite's clock is
-// that of the process, which is the only one that has the file open.
-func (s *Store) clock(db *gorm.DB) (time.Time, error) {
-	if s.dialect == DialectSQLite {
-		return Instant(time.Now()), nil
-	}
-	var now time.Time
-	if err := db.Raw("SELECT clock_timestamp()").Row().Scan(&now); err != nil {
-		return time.Time{}, err
-	}
-	return Instant(now), nil
 }
 
 // reading runs fn, which only reads, on behalf of a caller. fn may run more than once.

@@ -113,15 +113,20 @@ func (c *Conn) encode(ctx context.Context, t task, id string) (*captured, error)
 		asynq.Queue(queueName), asynq.TaskID(id), asynq.MaxRetry(maxRetry), asynq.Timeout(timeout),
 	}
 	if !t.at.IsZero() {
-		opts = append(opts, asynq.ProcessAt(t.at))
+		// asynq goes by this process's own clock, which may be another than the one of at.
+		opts = append(opts, asynq.ProcessIn(t.at.Sub(c.now())))
 	}
 	into := &captured{}
 	if _, err := c.sender.EnqueueContext(context.WithValue(ctx, captureKey{}, into), asynq.NewTask(taskType, body), opts...); err != nil {
 		return nil, fmt.Errorf("encode task: %w", err)
 	}
-	if s := parseScript(into.args); s.kind == scriptSchedule {
+	switch s := parseScript(into.args); s.kind {
+	case scriptSchedule:
 		// asynq cuts the time to whole seconds, which would be early.
 		into.args[s.firstArg+1] = score(t.at)
+	case scriptEnqueue:
+		into.args[s.firstArg+2] = c.now().UnixNano()
+	case scriptOther, scriptDequeue, scriptExpired, scriptForward:
 	}
 	return into, nil
 }
@@ -292,9 +297,11 @@ type scriptKind int
 
 const (
 	scriptOther    scriptKind = iota
+	scriptEnqueue             // KEYS: task, pending; ARGV: message, id, now
 	scriptSchedule            // KEYS: task, scheduled; ARGV: message, score, id
 	scriptDequeue             // KEYS: pending, paused, active, lease; ARGV: lease expiry, …
-	scriptForward             // KEYS: scheduled or retry, pending; ARGV: now, …
+	scriptExpired             // KEYS: lease; ARGV: up to when, task prefix
+	scriptForward             // KEYS: scheduled or retry, pending; ARGV: now, task prefix, now in ns, …
 )
 
 // parseScript recognises the calls that this package treats specially. What it does not know is
@@ -320,10 +327,14 @@ func parseScript(args []any) script {
 	switch {
 	case n == 4 && keys[0] == keyPending && keys[1] == keyPaused && keys[2] == keyActive && keys[3] == keyLease && len(args) == first+2:
 		kind = scriptDequeue
+	case n == 1 && keys[0] == keyLease && len(args) == first+2:
+		kind = scriptExpired
 	case n == 2 && (keys[0] == keyScheduled || keys[0] == keyRetry) && keys[1] == keyPending && len(args) == first+4:
 		kind = scriptForward
 	case n == 2 && strings.HasPrefix(keys[0], keyTask) && keys[1] == keyScheduled && len(args) == first+3:
 		kind = scriptSchedule
+	case n == 2 && strings.HasPrefix(keys[0], keyTask) && keys[1] == keyPending && len(args) == first+3:
+		kind = scriptEnqueue
 	}
 	return script{kind: kind, firstArg: first}
 }

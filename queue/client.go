@@ -169,7 +169,7 @@ func (c *Conn) sendSome(ctx context.Context) (more bool) {
 	if c.health.away.Load() {
 		err = ErrAway
 	} else {
-		err = c.put(ctx, tasksOf(items, time.Now(), ""))
+		err = c.put(ctx, tasksOf(items, c.now(), ""))
 	}
 	if err != nil {
 		c.counters.failed.Add(int64(len(items)))

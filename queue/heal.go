@@ -87,7 +87,7 @@ func (r *Reconciler) healActive(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("list active tasks: %w", err)
 	}
-	now := time.Now()
+	now := r.conn.now()
 	expired := now.Add(-stuckAfter)
 	pipe := r.conn.client.Pipeline()
 	leases := make([]*redis.FloatCmd, len(ids))

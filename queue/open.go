@@ -30,6 +30,9 @@ type Options struct {
 	Timeout time.Duration
 	// EnqueueWait bounds how long a caller of Enqueue waits for Redis. Zero: 25 ms.
 	EnqueueWait time.Duration
+	// Now is the clock that decides when a scheduled task is due, and that processes which share a
+	// Redis must agree about: the database's. Nil: time.Now.
+	Now func() time.Time
 }
 
 // Errors of a Conn.
@@ -45,6 +48,7 @@ var (
 // Conn is the connection to the queue. It is safe for concurrent use.
 type Conn struct {
 	opts     Options
+	now      func() time.Time
 	log      *slog.Logger
 	redisOpt *redis.Options
 	client   *redis.Client
@@ -74,7 +78,10 @@ func Open(ctx context.Context, opts Options) (*Conn, error) {
 	opts.DialTimeout = orDefault(opts.DialTimeout, 2*time.Second)
 	opts.Timeout = orDefault(opts.Timeout, 2*time.Second)
 	opts.EnqueueWait = orDefault(opts.EnqueueWait, 25*time.Millisecond)
-	c := &Conn{opts: opts, log: opts.Logger, capture: newCaptureHook()}
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	c := &Conn{opts: opts, now: opts.Now, log: opts.Logger, capture: newCaptureHook()}
 	c.outbox.ready = make(chan struct{}, 1)
 	c.health.instance = rand.Text()
 	if opts.RedisURL == "" {

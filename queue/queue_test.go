@@ -135,6 +135,37 @@ func TestScheduledByAnotherProcess(t *testing.T) {
 	assert.Less(t, late, 2*time.Second)
 }
 
+// What is due is said by the clock that the queue was given, however wrong the process's own is.
+func TestScheduledByTheClockThatIsGiven(t *testing.T) {
+	t.Parallel()
+	for name, wrong := range map[string]time.Duration{"ahead": time.Hour, "behind": -time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for _, url := range []string{"", startRedis(t).url()} {
+				log, _ := newLog(t)
+				given := func() time.Time { return time.Now().Add(-wrong) } // what a right clock shows where ours is wrong
+				conn, err := Open(t.Context(), Options{RedisURL: url, Logger: log, Now: given})
+				require.NoError(t, err)
+				t.Cleanup(func() { require.NoError(t, conn.Close()) })
+				got := &pickedUp{}
+				serve(t, conn, got.handle)
+				ids := deliveryIDs(3)
+				at := given().Add(300 * time.Millisecond)
+				require.NoError(t, conn.Enqueue(t.Context(), []Item{
+					{DeliveryID: ids[0]}, {DeliveryID: ids[1], Attempt: 1, At: at}, {DeliveryID: ids[2], Attempt: 1, At: at.Add(time.Minute)},
+				}))
+				got.wait(t, 10*time.Second, ids[:2]...)
+				late := got.when(ids[1]).Add(-wrong).Sub(at)
+				assert.GreaterOrEqual(t, late, time.Duration(0), "early")
+				assert.Zero(t, got.times(ids[2]))
+				sizes, err := conn.Sizes(t.Context())
+				require.NoError(t, err)
+				assert.EqualValues(t, 1, sizes.Scheduled)
+			}
+		})
+	}
+}
+
 func TestDuplicatesShareATask(t *testing.T) {
 	t.Parallel()
 	bothQueues(t, func(t *testing.T, conn *Conn) {
@@ -266,6 +297,9 @@ func TestAsynqSpeaksAsWeExpect(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, scriptSchedule, parseScript(call.args).kind)
 		require.NoError(t, conn.store(t.Context(), tasks))
+		due, err := conn.encode(t.Context(), task{id: "now", items: tasks[0].items}, "now")
+		require.NoError(t, err)
+		require.Equal(t, scriptEnqueue, parseScript(due.args).kind)
 
 		inspector := asynq.NewInspector(conn.ConnOpt())
 		defer func() { _ = inspector.Close() }()
@@ -282,14 +316,16 @@ func TestAsynqSpeaksAsWeExpect(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, 1, queue.Scheduled)
 
-		var dequeues, forwards atomic.Int32
+		var dequeues, forwards, recoveries atomic.Int32
 		client := conn.hooked(countHook{func(args []any) {
 			switch parseScript(args).kind {
 			case scriptDequeue:
 				dequeues.Add(1)
 			case scriptForward:
 				forwards.Add(1)
-			case scriptOther, scriptSchedule:
+			case scriptExpired:
+				recoveries.Add(1)
+			case scriptOther, scriptEnqueue, scriptSchedule:
 			}
 		}})
 		log, _ := newLog(t)
@@ -300,7 +336,8 @@ func TestAsynqSpeaksAsWeExpect(t *testing.T) {
 		require.NoError(t, srv.Start(asynq.HandlerFunc(func(context.Context, *asynq.Task) error { return nil })))
 		defer srv.Shutdown()
 		eventually(t, 5*time.Second, func() (bool, string) {
-			return dequeues.Load() > 0 && forwards.Load() > 1, fmt.Sprint(dequeues.Load(), forwards.Load())
+			return dequeues.Load() > 0 && forwards.Load() > 1 && recoveries.Load() > 0,
+				fmt.Sprint(dequeues.Load(), forwards.Load(), recoveries.Load())
 		})
 	})
 }

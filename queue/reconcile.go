@@ -284,7 +284,7 @@ func (r *Reconciler) repair(ctx context.Context, why occasion) error {
 	if err != nil {
 		return err
 	}
-	now := time.Now()
+	now := r.conn.now()
 	head := now // of an empty queue
 	if !sizes.OldestPending.IsZero() && sizes.OldestPending.Before(now) {
 		head = sizes.OldestPending
@@ -328,7 +328,7 @@ func (r *Reconciler) enqueue(ctx context.Context, due []models.Due) error {
 	for i, d := range due {
 		items[i] = Item{DeliveryID: d.DeliveryID, Attempt: d.AttemptCount}
 	}
-	now := time.Now()
+	now := r.conn.now()
 	if err := r.conn.put(ctx, tasksOf(items, now, rand.Text()[:8])); err != nil {
 		return err
 	}

@@ -83,8 +83,10 @@ func (p *pickup) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 			cmd.SetErr(ErrAway)
 			return ErrAway
 		}
+		p.sharedTime(cmd, s)
 		if s.kind == scriptForward {
-			cmd.Args()[s.firstArg] = forwardNow(time.Now())
+			now := p.conn.now()
+			cmd.Args()[s.firstArg], cmd.Args()[s.firstArg+2] = forwardNow(now), now.UnixNano()
 			if cmd.Args()[3] == any(keyScheduled) && cmd.Name() == "evalsha" && p.forward.Load() == nil {
 				args := append([]any(nil), cmd.Args()...)
 				p.forward.Store(&args)
@@ -97,6 +99,24 @@ func (p *pickup) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 			}
 		}
 		return err
+	}
+}
+
+// leaseFor is how long asynq lets a task go without a sign of life.
+const leaseFor = 30 * time.Second
+
+// sharedTime puts the time that the processes share in the place of this process's own, where asynq
+// speaks of leases: one whose clock is ahead would take the others' tasks for abandoned, and one
+// whose clock is behind would have its own taken away.
+func (p *pickup) sharedTime(cmd redis.Cmder, s script) {
+	args := cmd.Args()
+	switch {
+	case s.kind == scriptExpired:
+		args[s.firstArg] = p.conn.now().Add(-leaseFor).Unix()
+	case cmd.Name() == "zadd" && len(args) > 3 && args[1] == any(keyLease): // key, XX, score, member, score, …
+		for n := 3; n+1 < len(args); n += 2 {
+			args[n] = float64(p.conn.now().Add(leaseFor).Unix())
+		}
 	}
 }
 
@@ -120,7 +140,6 @@ func (p *pickup) forwarded(ctx context.Context, reply *redis.Cmd) int64 {
 
 // dequeue runs asynq's dequeue until it brings a task, fails, or has waited long enough.
 func (p *pickup) dequeue(ctx context.Context, cmd redis.Cmder, s script, next redis.ProcessHook) error {
-	const lease = 30 * time.Second // asynq's own; it gave us the time before the wait
 	end := time.Now().Add(maxPickupWait)
 	for {
 		// A wake from before the dequeue is answered by the dequeue: its task is visible already.
@@ -131,7 +150,7 @@ func (p *pickup) dequeue(ctx context.Context, cmd redis.Cmder, s script, next re
 		}
 		if !p.conn.health.away.Load() {
 			cmd.SetErr(nil)
-			cmd.Args()[s.firstArg] = time.Now().Add(lease).Unix()
+			cmd.Args()[s.firstArg] = p.conn.now().Add(leaseFor).Unix() // asynq gave us the time before the wait
 			err := next(ctx, cmd)
 			if err != redis.Nil { //nolint:errorlint // go-redis returns it bare, and this is every dequeue
 				if err != nil && !redis.HasErrorPrefix(err, "NOSCRIPT") {
@@ -193,7 +212,7 @@ func (p *pickup) pace(ctx context.Context) {
 			continue
 		}
 		// The millisecond is that to which scores are rounded up.
-		timer.Reset(max(time.Millisecond, time.Until(next)+time.Millisecond, time.Until(rested)))
+		timer.Reset(max(time.Millisecond, next.Sub(p.conn.now())+time.Millisecond, time.Until(rested)))
 	}
 }
 
@@ -206,7 +225,7 @@ func (p *pickup) forwardDue(ctx context.Context) time.Time {
 	ctx, cancel := context.WithTimeout(ctx, p.conn.opts.Timeout)
 	defer cancel()
 	for {
-		now := time.Now()
+		now := p.conn.now()
 		args := append([]any(nil), *call...)
 		first := parseScript(args).firstArg
 		args[first], args[first+2] = forwardNow(now), now.UnixNano()

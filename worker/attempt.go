@@ -94,11 +94,14 @@ func (w *Worker) attempt(c claim, place *place) (models.AttemptRecord, *models.R
 	if started.Sub(c.at) > startWithin || w.attempts.Err() != nil {
 		return models.AttemptRecord{}, w.held(c, heldBack, spread(lateDelay))
 	}
+	now := w.opt.Store.Clock()
 	request := egress.Request{
-		ID: c.EventID, Target: r.target, Headers: r.headers, Timestamp: started, Timeout: r.timeout,
-		Body: models.Envelope(c.EventType, c.EventTimestamp, c.Data), Signer: r.signerAt(started), Version: w.opt.Version,
+		ID: c.EventID, Target: r.target, Headers: r.headers, Timestamp: now, Timeout: r.timeout,
+		Body: models.Envelope(c.EventType, c.EventTimestamp, c.Data), Signer: r.signerAt(now), Version: w.opt.Version,
 	}
 	result := w.opt.Client.Do(w.attempts, request)
+	// What is told and compared is the database's time, however wrong this process's own clock is.
+	result.StartedAt, result.EndedAt = now, now.Add(result.EndedAt.Sub(result.StartedAt))
 	if result.OwnFault {
 		return models.AttemptRecord{}, w.held(c, heldByFault, spread(lateDelay))
 	}
@@ -237,7 +240,7 @@ func (w *Worker) panicked(ctx context.Context, c claim, value any) {
 	w.opt.Logger.ErrorContext(ctx, "delivery panicked", "delivery", c.DeliveryID, "webhook", c.WebhookID,
 		"panic_type", fmt.Sprintf("%T", value), "stack", string(debug.Stack()))
 	w.metrics.panics.Inc()
-	now := models.Instant(time.Now())
+	now := w.opt.Store.Clock()
 	outcome, text := models.OutcomeAbandoned, "An internal fault broke the attempt off."
 	schedule := w.opt.Schedule
 	if r := w.receivers.known(c.WebhookID); r != nil {
