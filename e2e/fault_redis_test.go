@@ -32,7 +32,7 @@ func (w *world) neverFails(since time.Time) time.Duration {
 	slices.SortFunc(took, cmp.Compare)
 	p99 := took[len(took)*99/100]
 	w.t.Logf("%d accepted, failed %v, p99 %s, slowest %s", accepted, failed, p99.Round(time.Millisecond), slowest.Round(time.Millisecond))
-	require.Empty(w.t, failed, "an emit never fails for Redis")
+	require.Empty(w.t, failed, "emits never fail for it")
 	return p99
 }
 

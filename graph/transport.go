@@ -138,7 +138,7 @@ func (h *Handler) readBody(w http.ResponseWriter, r *http.Request, known bool) (
 	}
 	var b bytes.Buffer
 	// A length is a claim until the bytes have come: do not allocate all of it at once.
-	b.Grow(int(min(max(r.ContentLength, 0), 1<<20)) + bytes.MinRead)
+	b.Grow(int(min(max(r.ContentLength, 0), 64<<10)) + bytes.MinRead)
 	_, err := b.ReadFrom(http.MaxBytesReader(w, r.Body, limit))
 	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
 		drain(r, limit)
