@@ -49,4 +49,33 @@ func (e *embedded) tick(ctx context.Context) {
 	}
 }
 
+// steadyClock is a hook on the clients of an embedded server that tells it the time before each command:
+// what it showed at its start, and what has passed since. Rates and circuits are counted by it, and
+// whoever sets the machine's clock must not end the second that a rate is of.
+type steadyClock struct {
+	server *miniredis.Miniredis
+	start  time.Time
+}
+
+func (c steadyClock) tell() { c.server.SetTime(c.start.Add(time.Since(c.start)).UTC()) }
+
+// DialHook leaves dialling as it is.
+func (steadyClock) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+// ProcessHook tells the time before a command.
+func (c steadyClock) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		c.tell()
+		return next(ctx, cmd)
+	}
+}
+
+// ProcessPipelineHook tells the time before commands.
+func (c steadyClock) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		c.tell()
+		return next(ctx, cmds)
+	}
+}
+
 func (e *embedded) close() { e.server.Close() }
