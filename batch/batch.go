@@ -158,28 +158,68 @@ func (c *Committer[In, Out]) Stop(ctx context.Context) error {
 // When it ends later, the error wraps both ErrOutcomeUnknown and ctx's error.
 // Other errors: ErrBusy, ErrStopped, and whatever Flush answered.
 func (c *Committer[In, Out]) Do(ctx context.Context, in In) (Out, error) {
-	var none Out
 	if err := ctx.Err(); err != nil {
+		var none Out
 		return none, err
 	}
-	answer := make(chan Result[Out], 1)
-	it := &item[In, Out]{in: in, answer: func(value Out, err error) { answer <- Result[Out]{value, err} }}
+	it, answer := newItem[In, Out](in)
 	if err := c.enqueue(it); err != nil {
+		var none Out
 		return none, err
 	}
+	result := c.await(ctx, it, answer)
+	return result.Value, result.Err
+}
+
+// DoAll hands in many items, which are flushed in their order, and waits for all of them. There is
+// one result for each, in their order, as Do would have answered it.
+func (c *Committer[In, Out]) DoAll(ctx context.Context, ins []In) []Result[Out] {
+	results := make([]Result[Out], len(ins))
+	items := make([]*item[In, Out], len(ins))
+	answers := make([]<-chan Result[Out], len(ins))
+	err := ctx.Err()
+	for i, in := range ins {
+		if err != nil {
+			results[i].Err = err
+			continue
+		}
+		it, answer := newItem[In, Out](in)
+		// What follows one that was refused is refused as well, so that none overtakes another.
+		if err = c.enqueue(it); err != nil {
+			results[i].Err = err
+			continue
+		}
+		items[i], answers[i] = it, answer
+	}
+	for i, it := range items {
+		if it != nil {
+			results[i] = c.await(ctx, it, answers[i])
+		}
+	}
+	return results
+}
+
+// newItem makes an item whose outcome comes through a channel.
+func newItem[In, Out any](in In) (*item[In, Out], <-chan Result[Out]) {
+	answer := make(chan Result[Out], 1)
+	return &item[In, Out]{in: in, answer: func(value Out, err error) { answer <- Result[Out]{value, err} }}, answer
+}
+
+// await waits for the outcome of one item.
+func (c *Committer[In, Out]) await(ctx context.Context, it *item[In, Out], answer <-chan Result[Out]) Result[Out] {
 	select {
 	case result := <-answer:
-		return result.Value, result.Err
+		return result
 	case <-ctx.Done():
 	}
 	if c.withdraw(it) {
-		return none, ctx.Err()
+		return Result[Out]{Err: ctx.Err()}
 	}
 	select {
 	case result := <-answer: // it came at the same moment: better than not to know
-		return result.Value, result.Err
+		return result
 	default:
-		return none, fmt.Errorf("%w: %w", ErrOutcomeUnknown, ctx.Err())
+		return Result[Out]{Err: fmt.Errorf("%w: %w", ErrOutcomeUnknown, ctx.Err())}
 	}
 }
 

@@ -357,3 +357,41 @@ func BenchmarkDo(b *testing.B) {
 		}
 	})
 }
+
+func TestDoAllKeepsTheOrderAndAnswersEach(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate()
+		c := start(t, options{Flush: g.flush, MaxBatch: 3, MaxWaiting: 4})
+		require.NoError(t, c.Submit(9, func(int, error) {}))
+		<-g.began
+		done := make(chan results)
+		go func() { done <- c.DoAll(t.Context(), []int{1, -2, 3, 4, 5}) }()
+		g.release <- struct{}{}
+		require.Equal(t, []int{1, -2, 3}, <-g.began)
+		g.release <- struct{}{}
+		require.Equal(t, []int{4}, <-g.began, "the fifth found no room")
+		g.release <- struct{}{}
+		require.Equal(t, results{{Value: 2}, {Value: -4, Err: errNegative}, {Value: 6}, {Value: 8}, {Err: batch.ErrBusy}}, <-done)
+		require.Empty(t, c.DoAll(t.Context(), nil))
+	})
+}
+
+func TestDoAllEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate()
+		c := start(t, options{Flush: g.flush, MaxBatch: 1})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		done := make(chan results)
+		go func() { done <- c.DoAll(ctx, []int{1, 2}) }()
+		require.Equal(t, []int{1}, <-g.began)
+		got := <-done
+		require.ErrorIs(t, got[0].Err, batch.ErrOutcomeUnknown)
+		require.ErrorIs(t, got[1].Err, context.DeadlineExceeded)
+		require.NotErrorIs(t, got[1].Err, batch.ErrOutcomeUnknown, "withdrawn")
+		require.Zero(t, c.Waiting())
+		g.release <- struct{}{}
+	})
+}

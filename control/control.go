@@ -35,9 +35,10 @@ type Enqueuer interface {
 	Enqueue(ctx context.Context, items []queue.Item) error
 }
 
-// Tester sends a test event to one webhook.
+// Tester sends a test event to one webhook, unless something is known to be wrong with it: then it
+// answers with that and with what it finds itself.
 type Tester interface {
-	EmitTest(ctx context.Context, webhook models.Webhook, eventType string, data []byte) (models.Delivery, error)
+	EmitTest(ctx context.Context, webhook models.Webhook, eventType string, data []byte, known models.Problems) (models.Delivery, error)
 }
 
 // Defaults are what a webhook that says nothing gets.

@@ -97,10 +97,10 @@ func (c *Control) TestWebhook(ctx context.Context, p *auth.Principal, id string,
 	case ok && data == nil:
 		data = []byte(*t.Example)
 	}
-	if err := check.problems.Err(); err != nil {
-		return models.Delivery{}, err
+	if data == nil {
+		return models.Delivery{}, check.problems.Err() // it is the example that is missing, or its type
 	}
-	return c.tester.EmitTest(ctx, w, name, data)
+	return c.tester.EmitTest(ctx, w, name, data, check.problems)
 }
 
 // firstSubscribed is the type that the first of the patterns gives, "" where none gives any.

@@ -100,7 +100,10 @@ type tester struct {
 	data      string
 }
 
-func (s *tester) EmitTest(_ context.Context, w models.Webhook, eventType string, data []byte) (models.Delivery, error) {
+func (s *tester) EmitTest(_ context.Context, w models.Webhook, eventType string, data []byte, known models.Problems) (models.Delivery, error) {
+	if err := known.Err(); err != nil {
+		return models.Delivery{}, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.webhookID, s.eventType, s.data = w.ID, eventType, string(data)

@@ -94,6 +94,33 @@ func TestEmitProblems(t *testing.T) {
 	}
 }
 
+// W2's rule holds for events too: everything that is wrong comes back at once.
+func TestEmitProblemsComeAtOnce(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	for name, tc := range map[string]struct {
+		input string
+		want  []problem
+	}{
+		"an unknown type": {
+			`{"eventType":"no.such","data":[],"idempotencyKey":"","tenant":""}`,
+			[]problem{{"INVALID", "input.tenant"}, {"INVALID", "input.data"}, {"INVALID", "input.idempotencyKey"}, {"UNKNOWN_EVENT_TYPE", "input.eventType"}},
+		},
+		"a notice": {
+			`{"eventType":"webhook.failing","data":5,"idempotencyKey":"` + strings.Repeat("x", 256) + `"}`,
+			[]problem{{"INVALID", "input.eventType"}, {"INVALID", "input.data"}, {"TOO_LONG", "input.idempotencyKey"}},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			v := get[tree](t, f, f.admin, `mutation($input: EmitEventInput!) { emitEvent(input: $input) { event { id } userErrors { code field } } }`,
+				variables{"input": json.RawMessage(tc.input)})
+			assert.ElementsMatch(t, tc.want, problemsIn(v.at("emitEvent", "userErrors")))
+			assert.Nil(t, v.at("emitEvent", "event"))
+		})
+	}
+}
+
 func TestE4_BatchLimit(t *testing.T) {
 	t.Parallel()
 	f := setup(t)

@@ -147,6 +147,33 @@ func TestTestWebhookSendsToThatWebhookAlone(t *testing.T) {
 	assert.Len(t, v.at("deliveries", "nodes"), 2)
 }
 
+// All that is wrong with a test comes back at once, and nothing is sent.
+func TestTestWebhookTellsAllProblems(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	id := f.create(t, f.manage, "one", "message.sent")
+	get[tree](t, f, f.manage, `mutation { pauseWebhook(id: "`+id+`") { userErrors { code } } }`, nil)
+	const mutation = `mutation($id: ID!, $type: String, $data: JSON) { testWebhook(id: $id, eventType: $type, data: $data) { delivery { id } userErrors { code field } } }`
+	for name, tc := range map[string]struct {
+		vars variables
+		want []problem
+	}{
+		"nothing else": {variables{}, []problem{{"NOT_ALLOWED_NOW", "id"}}},
+		"data":         {variables{"data": 5}, []problem{{"NOT_ALLOWED_NOW", "id"}, {"INVALID", "data"}}},
+		"type":         {variables{"type": "no.such"}, []problem{{"NOT_ALLOWED_NOW", "id"}, {"UNKNOWN_EVENT_TYPE", "eventType"}}},
+		"both": {
+			variables{"type": "no.such", "data": map[string]any{"a": strings.Repeat("x", 257<<10)}},
+			[]problem{{"NOT_ALLOWED_NOW", "id"}, {"UNKNOWN_EVENT_TYPE", "eventType"}, {"TOO_LARGE", "data"}},
+		},
+	} {
+		tc.vars["id"] = id
+		v := get[tree](t, f, f.manage, mutation, tc.vars)
+		assert.ElementsMatch(t, tc.want, problemsIn(v.at("testWebhook", "userErrors")), name)
+		assert.Nil(t, v.at("testWebhook", "delivery"), name)
+	}
+	assert.Empty(t, get[tree](t, f, f.read, `{ deliveries { nodes { id } } }`, nil).at("deliveries", "nodes"))
+}
+
 func TestUnknownIDs(t *testing.T) {
 	t.Parallel()
 	f := setup(t)

@@ -104,51 +104,74 @@ func (i *Intake) Stats() *Stats { return &i.stats }
 // MaxBatch is the most events that one call may carry.
 func (i *Intake) MaxBatch() int { return i.opt.MaxBatch }
 
-// Emit takes the inputs in, each by itself: one output an input, in their order.
+// Emit takes the inputs in, each by itself: one output an input, in their order. They are written
+// in that order too: of two under one idempotency key the first is the event, and lists show a
+// batch as it came.
 func (i *Intake) Emit(ctx context.Context, p *auth.Principal, inputs []Input) []Output {
 	outputs := make([]Output, len(inputs))
+	items := make([]*item, len(inputs))
+	prepare := func(n int, s stamp) { items[n], outputs[n].Err = i.prepare(ctx, p, inputs[n], s) }
 	if len(inputs) == 1 {
-		outputs[0] = i.emit(ctx, p, inputs[0])
-		return outputs
+		prepare(0, i.stamp())
+	} else {
+		now := i.opt.Now()
+		var all sync.WaitGroup
+		for n := range inputs {
+			// Made here and not there: ids go by the order of the inputs.
+			s := stamp{id: models.NewID(models.PrefixEvent), now: now}
+			all.Go(func() { prepare(n, s) })
+		}
+		all.Wait()
 	}
-	var all sync.WaitGroup
-	for n := range inputs {
-		all.Go(func() { outputs[n] = i.emit(ctx, p, inputs[n]) })
+	good := make([]*item, 0, len(items))
+	places := make([]int, 0, len(items))
+	for n, it := range items {
+		if outputs[n].Err == nil {
+			good, places = append(good, it), append(places, n)
+		}
 	}
-	all.Wait()
+	for k, out := range i.commit(ctx, good...) {
+		outputs[places[k]] = out
+	}
 	return outputs
 }
 
-func (i *Intake) emit(ctx context.Context, p *auth.Principal, in Input) Output {
-	it, err := i.prepare(ctx, p, in)
-	if err != nil {
-		return Output{Err: err}
-	}
-	return i.commit(ctx, it)
+// stamp is what an event has from its coming in alone.
+type stamp struct {
+	id  string
+	now time.Time
 }
 
-func (i *Intake) commit(ctx context.Context, it *item) Output {
+func (i *Intake) stamp() stamp {
+	return stamp{id: models.NewID(models.PrefixEvent), now: i.opt.Now()}
+}
+
+// commit writes the items in their order and gives an answer for each.
+func (i *Intake) commit(ctx context.Context, items ...*item) []Output {
 	// The commit before this one may take all of its time, and this one then all of its own: the
 	// caller hears of it after once that time, not after twice.
 	ctx, cancel := context.WithTimeout(ctx, i.opt.CommitTimeout)
 	defer cancel()
-	out, err := i.committer.Do(ctx, it)
-	switch {
-	case err == nil:
-		return out
-	case errors.Is(err, batch.ErrBusy):
-		return Output{Err: &models.UnavailableError{Err: err}}
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		return Output{Err: &models.UnavailableError{Err: err, OutcomeUnknown: errors.Is(err, batch.ErrOutcomeUnknown)}}
-	default:
-		return Output{Err: err}
+	outputs := make([]Output, len(items))
+	for n, result := range i.committer.DoAll(ctx, items) {
+		switch err := result.Err; {
+		case err == nil:
+			outputs[n] = result.Value
+		case errors.Is(err, batch.ErrBusy):
+			outputs[n].Err = &models.UnavailableError{Err: err}
+		case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+			outputs[n].Err = &models.UnavailableError{Err: err, OutcomeUnknown: errors.Is(err, batch.ErrOutcomeUnknown)}
+		default:
+			outputs[n].Err = err
+		}
 	}
+	return outputs
 }
 
 // Draft is the event that Emit would make of the input, which is checked in the same way. Nothing is
 // written. An idempotency key is not looked up.
 func (i *Intake) Draft(ctx context.Context, p *auth.Principal, in Input) (models.Event, error) {
-	it, err := i.prepare(ctx, p, in)
+	it, err := i.prepare(ctx, p, in, i.stamp())
 	if err != nil {
 		return models.Event{}, err
 	}
@@ -156,16 +179,17 @@ func (i *Intake) Draft(ctx context.Context, p *auth.Principal, in Input) (models
 }
 
 // EmitTest sends one event of eventType to that webhook alone, whatever it is subscribed to. The
-// event is marked as a test: lists and replays leave it out.
-func (i *Intake) EmitTest(ctx context.Context, webhook models.Webhook, eventType string, data []byte) (models.Delivery, error) {
-	it, err := i.prepareFor(ctx, webhook.Tenant, Input{EventType: eventType, Data: data})
+// event is marked as a test: lists and replays leave it out. What is known to be wrong with the call
+// already is told together with all else, and then nothing is sent.
+func (i *Intake) EmitTest(ctx context.Context, webhook models.Webhook, eventType string, data []byte, known models.Problems) (models.Delivery, error) {
+	it, err := i.prepareFor(ctx, webhook.Tenant, Input{EventType: eventType, Data: data}, i.stamp(), known)
 	if err != nil {
 		return models.Delivery{}, err
 	}
 	it.event.Test = true
 	it.only = &webhook
-	if out := i.commit(ctx, it); out.Err != nil {
-		return models.Delivery{}, out.Err
+	if out := i.commit(ctx, it); out[0].Err != nil {
+		return models.Delivery{}, out[0].Err
 	}
 	return it.deliveries[0], nil
 }
@@ -173,12 +197,12 @@ func (i *Intake) EmitTest(ctx context.Context, webhook models.Webhook, eventType
 // EmitNotice records an event of the system's own about a webhook and delivers it to the
 // tenant's webhooks that named its type, never to the webhook that it is about.
 func (i *Intake) EmitNotice(ctx context.Context, tenant, eventType string, data []byte, key, exceptWebhookID string) error {
-	it, err := i.prepareFor(ctx, tenant, Input{EventType: eventType, Data: data, IdempotencyKey: &key})
+	it, err := i.prepareFor(ctx, tenant, Input{EventType: eventType, Data: data, IdempotencyKey: &key}, i.stamp(), nil)
 	if err != nil {
 		return err
 	}
 	it.except = exceptWebhookID
-	return i.commit(ctx, it).Err
+	return i.commit(ctx, it)[0].Err
 }
 
 // Catalogue is the catalogue as of the newest change, for checks at save.

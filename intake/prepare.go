@@ -3,12 +3,9 @@ package intake
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
-	"fmt"
+	"slices"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"github.com/intervengine/webhooks/auth"
@@ -39,49 +36,50 @@ type item struct {
 }
 
 // prepare validates the input and matches it against the snapshot in memory. Nothing is written.
-func (i *Intake) prepare(ctx context.Context, p *auth.Principal, in Input) (*item, error) {
+func (i *Intake) prepare(ctx context.Context, p *auth.Principal, in Input, s stamp) (*item, error) {
 	tenant, err := p.TenantFor(in.Tenant)
 	if err != nil {
 		return nil, err
 	}
+	var problems models.Problems
 	if !auth.ValidTenant(tenant) {
-		return nil, models.Problems{{
-			Code: models.CodeInvalid, Path: []string{"tenant"},
-			Message: fmt.Sprintf("a tenant's name has 1 to %d printable characters", auth.MaxTenantLength),
-		}}
+		problems.Add(models.CodeInvalid, []string{"tenant"}, "a tenant's name has 1 to %d printable characters", auth.MaxTenantLength)
 	}
 	if strings.HasPrefix(in.EventType, noticePrefix) {
-		return nil, models.Problems{{
-			Code: models.CodeInvalid, Path: []string{"eventType"},
-			Message: "webhook.* events are the system's own notices and cannot be emitted",
-		}}
+		problems.Add(models.CodeInvalid, []string{"eventType"}, "webhook.* events are the system's own notices and cannot be emitted")
 	}
-	return i.prepareFor(ctx, tenant, in)
+	return i.prepareFor(ctx, tenant, in, s, problems)
 }
 
-func (i *Intake) prepareFor(ctx context.Context, tenant string, in Input) (*item, error) {
+// prepareFor is prepare for a tenant that is settled. problems is what is known to be wrong already:
+// it is told together with all else.
+func (i *Intake) prepareFor(ctx context.Context, tenant string, in Input, s stamp, problems models.Problems) (*item, error) {
 	snap, err := i.snapshots.get(ctx)
 	if err != nil {
 		return nil, err
 	}
-	data, problems := i.checkData(in.Data)
-	problems = append(problems, checkKey(in.IdempotencyKey)...)
-	typeProblems := checkType(snap.catalogue, in.EventType, data)
-	if len(typeProblems) > 0 {
-		// The snapshot may be older than an answered change of the catalogue; only a refusal has to care.
-		if snap, err = i.snapshots.fresh(ctx); err != nil {
-			return nil, err
+	refused := slices.ContainsFunc(problems, func(p models.Problem) bool { return p.Path[0] == "eventType" })
+	data, dataProblems := i.checkData(in.Data)
+	problems = append(append(problems, dataProblems...), checkKey(in.IdempotencyKey)...)
+	if !refused { // one word about the type is enough
+		typeProblems := checkType(snap.catalogue, in.EventType, data)
+		if len(typeProblems) > 0 {
+			// The snapshot may be older than an answered change of the catalogue; only a refusal has to care.
+			if snap, err = i.snapshots.fresh(ctx); err != nil {
+				return nil, err
+			}
+			typeProblems = checkType(snap.catalogue, in.EventType, data)
 		}
-		typeProblems = checkType(snap.catalogue, in.EventType, data)
+		problems = append(problems, typeProblems...)
 	}
-	if err := append(problems, typeProblems...).Err(); err != nil {
+	if err := problems.Err(); err != nil {
 		return nil, err
 	}
 
 	it := &item{
 		event: models.Event{
-			ID: models.NewID(models.PrefixEvent), Tenant: tenant, EventType: in.EventType, Data: &data,
-			Timestamp: models.Instant(i.opt.Now()), IdempotencyKey: in.IdempotencyKey,
+			ID: s.id, Tenant: tenant, EventType: in.EventType, Data: &data,
+			Timestamp: models.Instant(s.now), IdempotencyKey: in.IdempotencyKey,
 		},
 		catalogue: snap.catalogue,
 	}
@@ -184,23 +182,6 @@ func checkType(c *catalogue.Catalogue, name, data string) models.Problems {
 		}
 	}
 	return problems
-}
-
-// fingerprint is what must be the same for two calls under one idempotency key: all that a
-// caller says about the event.
-func fingerprint(in Input, data string) string {
-	h := sha256.New()
-	instant := func(t *time.Time) string {
-		if t == nil {
-			return ""
-		}
-		return models.Instant(*t).Format(time.RFC3339Nano)
-	}
-	// Lengths first, so that no two different calls run into the same bytes.
-	for _, part := range []string{in.EventType, instant(in.Timestamp), instant(in.DeliverAt), data} {
-		fmt.Fprintf(h, "%d:%s", len(part), part)
-	}
-	return hex.EncodeToString(h.Sum(nil))
 }
 
 // match decides which webhooks of ix the event goes to.
