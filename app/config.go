@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/intervengine/webhooks/models"
+	"github.com/intervengine/webhooks/queue"
 )
 
 // Config is every setting of a process. Each field's tags name its environment variable, its
@@ -83,6 +84,9 @@ type ConfigError struct{ Problems []string }
 
 func (e *ConfigError) Error() string { return strings.Join(e.Problems, "; ") }
 
+// fromPort is the source of a LISTEN_ADDR that PORT stands for.
+const fromPort = "environment (PORT)"
+
 // LoadConfig reads the configuration from lookup, which is os.LookupEnv but in tests. An empty
 // value counts as not set.
 func LoadConfig(lookup func(string) (string, bool)) (*Config, error) {
@@ -94,13 +98,13 @@ func LoadConfig(lookup func(string) (string, bool)) (*Config, error) {
 			text, source = v, "environment"
 		} else if f.env == "LISTEN_ADDR" {
 			if port, ok := lookup("PORT"); ok && port != "" {
-				text, source = ":"+port, "environment (PORT)"
+				text, source = ":"+port, fromPort
 			}
 		}
 		c.sources[f.env] = source
 		if err := f.set(text); err != nil {
 			name := f.env
-			if source == "environment (PORT)" {
+			if source == fromPort {
 				name = "PORT"
 			}
 			bad.Problems = append(bad.Problems, fmt.Sprintf("%s: %v", name, err))
@@ -118,16 +122,22 @@ func LoadConfig(lookup func(string) (string, bool)) (*Config, error) {
 // conflicts finds values that are fine by themselves and wrong together.
 func (c *Config) conflicts() []string {
 	var out []string
-	if _, _, err := net.SplitHostPort(c.ListenAddr); err != nil {
-		out = append(out, "LISTEN_ADDR: must be host:port, for example 127.0.0.1:8080 or :8080")
-	}
-	if c.AdminListenAddr != "" {
-		if _, _, err := net.SplitHostPort(c.AdminListenAddr); err != nil {
-			out = append(out, "ADMIN_LISTEN_ADDR: must be host:port, for example 127.0.0.1:9090")
+	if !validAddr(c.ListenAddr) {
+		if c.sources["LISTEN_ADDR"] == fromPort {
+			out = append(out, "PORT: must be a whole number from 0 to 65535")
+		} else {
+			out = append(out, "LISTEN_ADDR: must be host:port, for example 127.0.0.1:8080 or :8080")
 		}
 	}
+	if c.AdminListenAddr != "" && !validAddr(c.AdminListenAddr) {
+		out = append(out, "ADMIN_LISTEN_ADDR: must be host:port, for example 127.0.0.1:9090")
+	}
 	if c.DatabaseURL != "" {
-		if err := checkURL(c.DatabaseURL, "postgres", "postgresql"); err != nil {
+		err := checkURL(c.DatabaseURL, "postgres", "postgresql")
+		if err == nil {
+			err = models.CheckURL(c.DatabaseURL)
+		}
+		if err != nil {
 			out = append(out, "DATABASE_URL: "+err.Error())
 		}
 		if c.SecretsKey == "" {
@@ -135,12 +145,20 @@ func (c *Config) conflicts() []string {
 		}
 	}
 	if c.RedisURL != "" {
-		if err := checkURL(c.RedisURL, "redis", "rediss"); err != nil {
+		err := checkURL(c.RedisURL, "redis", "rediss")
+		if err == nil {
+			err = queue.CheckURL(c.RedisURL)
+		}
+		if err != nil {
 			out = append(out, "REDIS_URL: "+err.Error())
 		}
 	}
 	if c.JWTJWKSURL != "" {
-		if err := checkURL(c.JWTJWKSURL, "http", "https"); err != nil {
+		err := checkURL(c.JWTJWKSURL, "http", "https")
+		if u, parseErr := url.Parse(c.JWTJWKSURL); err == nil && parseErr == nil && u.Hostname() == "" {
+			err = errors.New("must name a host, for example https://id.example.com/jwks.json")
+		}
+		if err != nil {
 			out = append(out, "JWT_JWKS_URL: "+err.Error())
 		}
 	}
@@ -161,6 +179,17 @@ func (c *Config) conflicts() []string {
 		out = append(out, fmt.Sprintf("RETRY_SCHEDULE: has %d steps; at most 50 are allowed", len(c.RetrySchedule)))
 	}
 	return out
+}
+
+// validAddr reports whether a listener can be opened at addr, as far as its form says. Names of
+// services are no ports: which ones there are is up to the machine.
+func validAddr(addr string) bool {
+	_, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return false
+	}
+	_, err = strconv.ParseUint(port, 10, 16)
+	return err == nil
 }
 
 // checkURL names the scheme that is wrong and never the URL, which may hold a password.

@@ -3,8 +3,10 @@ package models
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -16,6 +18,21 @@ import (
 // configLock is the advisory lock that orders config changes (exclusive) against event commits
 // and claims (shared).
 const configLock = 0x776562686f6f6b // "webhook"
+
+// CheckURL says what is wrong with the parameters of a Postgres URL, quoting no part of it that may
+// hold a password.
+func CheckURL(dsn string) error {
+	_, err := pgx.ParseConfig(dsn)
+	if err == nil {
+		return nil
+	}
+	// The library names the URL in front of the reason, and does not mask each password in it.
+	reason := err.Error()
+	if at := strings.LastIndex(reason, "`: "); at >= 0 {
+		return fmt.Errorf("is not valid: %s", reason[at+len("`: "):])
+	}
+	return errors.New("is not valid: expected postgres://user:password@host:port/database")
+}
 
 // openPostgres opens the three pools. The hot ones run a handful of statements that find rows by
 // their keys, and have a connection when callers hold all others. The relaxed one of them does not

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -125,9 +126,16 @@ func Open(ctx context.Context, opts Options) (*Conn, error) {
 	return c, nil
 }
 
+// CheckURL says whether raw has the form that Options.RedisURL needs. Its error quotes nothing of it.
+func CheckURL(raw string) error {
+	_, err := parseURL(raw)
+	return err
+}
+
+var errURL = errors.New("redis URL is not valid: expected redis://[user:password@]host[:port][/db], or rediss:// for TLS")
+
 // parseURL reads a Redis URL. Its errors quote nothing of it, because it holds a password.
 func parseURL(raw string) (*redis.Options, error) {
-	errURL := errors.New("redis URL is not valid: expected redis://[user:password@]host[:port][/db], or rediss:// for TLS")
 	u, err := url.Parse(raw)
 	if err != nil || (u.Scheme != "redis" && u.Scheme != "rediss") {
 		return nil, errURL
@@ -135,6 +143,11 @@ func parseURL(raw string) (*redis.Options, error) {
 	ro, err := redis.ParseURL(raw)
 	if err != nil {
 		return nil, errURL
+	}
+	if port := u.Port(); port != "" {
+		if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+			return nil, errURL
+		}
 	}
 	return ro, nil
 }
