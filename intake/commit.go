@@ -72,7 +72,11 @@ func (i *Intake) rows(ctx context.Context, tx *models.EventTx, items []*item, pu
 		return nil, err
 	}
 	rows := make([]models.NewEvent, 0, len(items))
+	ids := tx.IDs()
 	for n, it := range items {
+		if id := ids.Fit(it.event.ID); id != it.event.ID {
+			it.event.ID, it.index = id, nil // a filter may look at it
+		}
 		if it.catalogue != snap.catalogue {
 			if err := checkType(snap.catalogue, it.event.EventType, *it.event.Data).Err(); err != nil {
 				put(n, err)
@@ -94,7 +98,7 @@ func (i *Intake) rows(ctx context.Context, tx *models.EventTx, items []*item, pu
 				it.match(ix)
 			}
 		}
-		it.build(tx.Now(), tx.Epoch())
+		it.build(tx, ids)
 		rows = append(rows, models.NewEvent{
 			Event: it.event, Deliveries: it.deliveries,
 			IdempotencyHash: it.hash, IdempotencyTTL: i.opt.IdempotencyWindow,
@@ -115,11 +119,12 @@ func (it *item) shape(known *catalogue.Catalogue) error {
 }
 
 // build fills in what the database's clock and the verdicts decide.
-func (it *item) build(now time.Time, epoch int64) {
-	it.event.CreatedAt, it.event.Epoch, it.event.Matched = now, epoch, 0
+func (it *item) build(tx *models.EventTx, ids models.IDClock) {
+	now := tx.Now()
+	it.event.CreatedAt, it.event.Epoch, it.event.Matched = now, tx.Epoch(), 0
 	it.deliveries = it.deliveries[:0]
 	if it.only != nil {
-		d := it.delivery(now, it.only, models.TriggerTest)
+		d := it.delivery(now, ids, it.only, models.TriggerTest)
 		d.Body = it.body
 		it.event.Matched = 1
 		it.deliveries = append(it.deliveries, d)
@@ -129,7 +134,7 @@ func (it *item) build(now time.Time, epoch int64) {
 		if m.Webhook.ID == it.except {
 			continue
 		}
-		d := it.delivery(now, m.Webhook, models.TriggerAutomatic)
+		d := it.delivery(now, ids, m.Webhook, models.TriggerAutomatic)
 		d.Body = m.Body
 		switch m.Verdict {
 		case catalogue.Matched:
@@ -149,9 +154,9 @@ func (it *item) build(now time.Time, epoch int64) {
 	}
 }
 
-func (it *item) delivery(now time.Time, w *models.Webhook, trigger models.Trigger) models.Delivery {
+func (it *item) delivery(now time.Time, ids models.IDClock, w *models.Webhook, trigger models.Trigger) models.Delivery {
 	d := models.Delivery{
-		ID: models.NewID(models.PrefixDelivery), Tenant: it.event.Tenant, EventID: it.event.ID, WebhookID: w.ID,
+		ID: ids.Fit(models.NewID(models.PrefixDelivery)), Tenant: it.event.Tenant, EventID: it.event.ID, WebhookID: w.ID,
 		EventType: it.event.EventType, Revision: w.Revision, Status: models.DeliveryPending, Trigger: trigger,
 		AttemptTrigger: models.TriggerAutomatic, NextAttemptAt: &now, CreatedAt: now,
 	}

@@ -81,11 +81,16 @@ func (t *Tenant) deliveries(db *gorm.DB, f DeliveryFilter, merging bool) []*gorm
 	q := t.of(db, &Delivery{}, f.Tenant)
 	q = equal(q, "webhook_id", f.WebhookID)
 	q = equal(q, "event_id", f.EventID)
-	if f.ResponseMin != nil {
-		q = q.Where("last_status >= ?", *f.ResponseMin)
-	}
-	if f.ResponseMax != nil {
-		q = q.Where("last_status <= ?", *f.ResponseMax)
+	switch {
+	case f.ResponseMin != nil && f.ResponseMax != nil && *f.ResponseMin == *f.ResponseMax:
+		q = q.Where("last_status = ?", *f.ResponseMin) // in the order of ids along the index
+	default:
+		if f.ResponseMin != nil {
+			q = q.Where("last_status >= ?", *f.ResponseMin)
+		}
+		if f.ResponseMax != nil {
+			q = q.Where("last_status <= ?", *f.ResponseMax)
+		}
 	}
 	if lo, hi := f.ResponseMin, f.ResponseMax; lo != nil && *lo > 200 || hi != nil && *hi < 200 {
 		q = q.Where("last_status <> 200") // names the partial index
@@ -112,14 +117,14 @@ func narrow[S ~string](arms []*gorm.DB, merging bool, column, common string, val
 	return arms, merging
 }
 
-// clockSkew is how far the clocks of processes may be off against the database's.
-const clockSkew = 25 * time.Hour
+// clockSkew is how far an id's time and created_at may be apart: IDClock sees to it, and the rest is
+// for a transaction that takes long.
+const clockSkew = 2 * maxIDDrift
 
 // created narrows q to rows created from since on and before until; nil does not narrow.
 //
-// The index of every list goes by id, so the bounds are given as ids too: an id begins with the
-// time that a process made it. That clock may be off against the database's, whose time is in
-// created_at, so the ids' bounds are wider and only save walking; created_at decides.
+// The index of every list goes by id, so the bounds are given as ids too: an id begins with about the
+// time of its creation. The ids' bounds are a little wider and only save walking; created_at decides.
 func created(q *gorm.DB, prefix string, since, until *time.Time) *gorm.DB {
 	if since != nil {
 		q = q.Where("created_at >= ? AND id >= ?", ceiling(*since), firstID(prefix, since.Add(-clockSkew)))

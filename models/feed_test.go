@@ -450,11 +450,12 @@ func TestDeliveryFilter_MatchesWhatAListHas(t *testing.T) {
 	outcomes := []models.Outcome{models.OutcomeSuccess, models.OutcomeTimeout, models.OutcomeHTTPError}
 	for i := range 40 {
 		w := webhooks[i%2]
+		at := models.Instant(time.Now().Add(time.Duration(i-40) * time.Second))
 		d := models.Delivery{
-			ID: models.NewID(models.PrefixDelivery), Tenant: w.Tenant, EventID: models.NewID(models.PrefixEvent), WebhookID: w.ID,
+			ID: idAt(models.PrefixDelivery, at), Tenant: w.Tenant, EventID: models.NewID(models.PrefixEvent), WebhookID: w.ID,
 			EventType: []string{"a.b", "c.d", "e.f"}[i%3], Status: []models.DeliveryStatus{models.DeliveryPending, models.DeliveryFailed, models.DeliverySucceeded}[i/2%3],
 			Trigger: []models.Trigger{models.TriggerAutomatic, models.TriggerTest}[i/3%2], AttemptTrigger: models.TriggerAutomatic,
-			CreatedAt: models.Instant(time.Now().Add(time.Duration(i-40) * time.Second)),
+			CreatedAt: at,
 		}
 		if i%4 > 0 {
 			d.LastOutcome = &outcomes[i%3]

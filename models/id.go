@@ -2,7 +2,9 @@ package models
 
 import (
 	"encoding/base32"
+	"encoding/binary"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 )
@@ -39,4 +41,37 @@ func ValidID(prefix, id string) bool {
 	b, err := idEncoding.DecodeString(rest)
 	// The last character carries two unused bits; only the canonical spelling is an id.
 	return err == nil && idEncoding.EncodeToString(b) == rest
+}
+
+// maxIDDrift is how far an id's time may be off the time of creation of what it names. Lists go by
+// id, and windows of time are found by it.
+const maxIDDrift = 5 * time.Second
+
+// IDClock makes ids follow the database's clock where the process's own is off.
+type IDClock struct {
+	now    time.Time
+	offset time.Duration // what the process's clock lacks
+}
+
+// NewIDClock is for ids of what is created at now, by the database's clock.
+func NewIDClock(now time.Time) IDClock { return IDClock{now: now, offset: time.Until(now)} }
+
+// Fit gives id as it is where its time is about the clock's. Otherwise, be it that clocks are off or
+// that the id waited for long, the time in it is changed; ids made one after the other keep their order.
+func (c IDClock) Fit(id string) string {
+	prefix, rest, ok := strings.Cut(id, "_")
+	b, err := idEncoding.DecodeString(rest)
+	if !ok || err != nil || len(b) != 16 {
+		return id
+	}
+	at := time.UnixMilli(int64(binary.BigEndian.Uint64(b) >> 16)) //nolint:gosec // 48 bits
+	if c.now.Sub(at).Abs() <= maxIDDrift {
+		return id
+	}
+	if at = at.Add(c.offset); c.now.Sub(at).Abs() > maxIDDrift {
+		at = c.now
+	}
+	low := binary.BigEndian.Uint64(b) & (1<<16 - 1)
+	binary.BigEndian.PutUint64(b, uint64(at.UnixMilli())<<16|low) //nolint:gosec // the database's clock is after 1970
+	return prefix + "_" + idEncoding.EncodeToString(b)
 }

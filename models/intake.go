@@ -22,6 +22,9 @@ type EventTx struct {
 	db    *gorm.DB
 }
 
+// IDs is what the ids of the events and their deliveries must be fitted to.
+func (t *EventTx) IDs() IDClock { return NewIDClock(t.now) }
+
 // Epoch is the newest config epoch.
 func (t *EventTx) Epoch() int64 { return t.epoch }
 

@@ -229,12 +229,13 @@ func (s *Store) replayed(tx *gorm.DB, r *Replay, w *Webhook, step ReplayStep, no
 	}
 	counts := minutes{}
 	made := make([]Delivery, 0, len(step.Deliveries))
+	clock := NewIDClock(now)
 	for _, d := range step.Deliveries {
 		e, ok := byID[d.EventID]
 		if !ok {
 			continue
 		}
-		d.ID, d.Tenant, d.WebhookID, d.Revision = NewID(PrefixDelivery), r.Tenant, r.WebhookID, step.Revision
+		d.ID, d.Tenant, d.WebhookID, d.Revision = clock.Fit(NewID(PrefixDelivery)), r.Tenant, r.WebhookID, step.Revision
 		d.Trigger, d.AttemptTrigger, d.ReplayID, d.CreatedAt = TriggerReplay, TriggerReplay, &r.ID, now
 		at := dueAt(e.DeliverAt, now)
 		switch {

@@ -23,6 +23,10 @@ type PurgedEvents struct {
 	More       bool   // there may be more after Last
 }
 
+// retentionSkew is how far beyond before ids are looked at: created_at decides, and what is looked at in
+// vain costs nobody's page. A day is also for rows that were not written by IDClock.
+const retentionSkew = 25 * time.Hour
+
 // PurgeEvents removes events that are older than before, with their deliveries and attempts: about
 // limit of them, the oldest first, after an event's id. An event stays while a delivery of it is open
 // or younger than before, and so does all that belongs to it. The batch is one transaction that waits
@@ -33,7 +37,7 @@ func (s *Store) PurgeEvents(ctx context.Context, before time.Time, after string,
 		purged = PurgedEvents{Last: after}
 		var ids []string
 		// In: the last id, the bounds. Out: the oldest events, locked, in the order of the index.
-		err := tx.Model(&Event{}).Where("id > ? AND id < ? AND created_at < ?", after, firstID(PrefixEvent, before.Add(clockSkew)), before).
+		err := tx.Model(&Event{}).Where("id > ? AND id < ? AND created_at < ?", after, firstID(PrefixEvent, before.Add(retentionSkew)), before).
 			Order("id").Limit(limit).
 			Clauses(clause.Locking{Strength: clause.LockingStrengthUpdate, Options: clause.LockingOptionsSkipLocked}).
 			Pluck("id", &ids).Error

@@ -12,7 +12,7 @@ import (
 // Bounds of statistics.
 const (
 	// MaxStatsBuckets is how many buckets one query may ask for.
-	MaxStatsBuckets = 1000
+	MaxStatsBuckets = 1500
 	// DefaultStatsWindow is how far back statistics go where no start is named.
 	DefaultStatsWindow = 24 * time.Hour
 )

@@ -89,8 +89,8 @@ func TestTenant_StatsBounds(t *testing.T) {
 		"default":           {models.StatsQuery{Interval: time.Hour}, 25, ""}, // widened to whole minutes
 		"day":               {models.StatsQuery{Since: noon, Until: noon.Add(24 * time.Hour), Interval: time.Hour}, 24, ""},
 		"cut":               {models.StatsQuery{Since: noon, Until: noon.Add(61 * time.Minute), Interval: time.Hour}, 2, ""},
-		"most":              {models.StatsQuery{Since: noon, Until: noon.Add(1000 * time.Minute), Interval: time.Minute}, 1000, ""},
-		"too many":          {models.StatsQuery{Since: noon, Until: noon.Add(1001 * time.Minute), Interval: time.Minute}, 0, "interval gives 1001 buckets, at most 1000 are allowed"},
+		"most":              {models.StatsQuery{Since: noon, Until: noon.Add(1500 * time.Minute), Interval: time.Minute}, 1500, ""},
+		"too many":          {models.StatsQuery{Since: noon, Until: noon.Add(1501 * time.Minute), Interval: time.Minute}, 0, "interval gives 1501 buckets, at most 1500 are allowed"},
 		"empty":             {models.StatsQuery{Since: noon, Until: noon}, 0, "since must be before until"},
 		"backward":          {models.StatsQuery{Since: noon, Until: noon.Add(-time.Hour)}, 0, "since must be before until"},
 		"seconds":           {models.StatsQuery{Interval: 90 * time.Second}, 0, "interval must be whole minutes, at least one"},

@@ -326,14 +326,14 @@ func TestTenant_PagesUseIndexes(t *testing.T) {
 		"all":              {models.DeliveryFilter{}, "deliveries_tenant"},
 		"webhook":          {models.DeliveryFilter{WebhookID: &w.webhook.ID}, "deliveries_webhook"},
 		"event":            {models.DeliveryFilter{EventID: &w.event.ID}, "deliveries_event"},
-		"type":             {models.DeliveryFilter{EventTypes: []string{"a"}}, "deliveries_tenant_type"},
-		"types":            {models.DeliveryFilter{EventTypes: []string{"a", "b"}}, "deliveries_tenant_type"},
-		"status":           {models.DeliveryFilter{Statuses: statuses{models.DeliveryFailed}}, "deliveries_tenant_status"},
-		"statuses":         {models.DeliveryFilter{Statuses: statuses{models.DeliveryFailed, models.DeliveryHeld}}, "deliveries_tenant_status"},
+		"type":             {models.DeliveryFilter{EventTypes: []string{"a"}}, "_type on deliveries"},
+		"types":            {models.DeliveryFilter{EventTypes: []string{"a", "b"}}, "_type on deliveries"},
+		"status":           {models.DeliveryFilter{Statuses: statuses{models.DeliveryFailed}}, "_status on deliveries"},
+		"statuses":         {models.DeliveryFilter{Statuses: statuses{models.DeliveryFailed, models.DeliveryHeld}}, "_status on deliveries"},
 		"webhook's status": {models.DeliveryFilter{WebhookID: &w.webhook.ID, Statuses: statuses{models.DeliveryFailed}}, "deliveries_webhook"},
-		"outcome":          {models.DeliveryFilter{Outcomes: []models.Outcome{models.OutcomeTimeout}}, "deliveries_tenant_outcome"},
-		"trigger":          {models.DeliveryFilter{Triggers: []models.Trigger{models.TriggerTest}}, "deliveries_tenant_trigger"},
-		"response":         {models.DeliveryFilter{ResponseMin: new(404), ResponseMax: new(404)}, "deliveries_tenant"},
+		"outcome":          {models.DeliveryFilter{Outcomes: []models.Outcome{models.OutcomeTimeout}}, "_outcome on deliveries"},
+		"trigger":          {models.DeliveryFilter{Triggers: []models.Trigger{models.TriggerTest}}, "_trigger on deliveries"},
+		"response":         {models.DeliveryFilter{ResponseMin: new(404), ResponseMax: new(404)}, "_response on deliveries"},
 		"window":           {models.DeliveryFilter{Since: new(now.Add(-time.Hour)), Until: new(now)}, "deliveries_tenant"},
 	} {
 		for _, page := range []models.Page{{}, after, {Last: new(5), Before: after.After}} {
@@ -350,17 +350,67 @@ func TestTenant_PagesUseIndexes(t *testing.T) {
 		}
 	}
 	for name, filter := range map[string]models.EventFilter{
-		"all":   {},
-		"type":  {EventTypes: []string{"a"}},
-		"types": {EventTypes: []string{"a", "b"}},
-		"key":   {IdempotencyKey: new("once")},
+		"all":    {},
+		"type":   {EventTypes: []string{"a"}},
+		"types":  {EventTypes: []string{"a", "b"}},
+		"key":    {IdempotencyKey: new("once")},
+		"window": {Since: new(now.Add(-time.Hour)), Until: new(now)},
 	} {
-		seen.Take()
-		_, err := own.Events(ctx, filter, models.Page{After: &firstEvents.Cursors[0]})
-		require.NoError(t, err, name)
-		plan, err := store.Explain(ctx, seen.Take()[0])
-		require.NoError(t, err, name)
-		require.NotContains(t, plan, "Sort", name)
-		require.NotContains(t, plan, "Seq Scan", name)
+		for _, reach := range []models.Reach{{Tenant: "acme"}, {All: true}} {
+			seen.Take()
+			_, err := store.Tenant(reach).Events(ctx, filter, models.Page{After: &firstEvents.Cursors[0]})
+			require.NoError(t, err, name)
+			plan, err := store.Explain(ctx, seen.Take()[0])
+			require.NoError(t, err, name)
+			require.NotContains(t, plan, "Sort", name)
+			require.NotContains(t, plan, "Seq Scan", name)
+			if len(filter.EventTypes) > 0 && reach.All {
+				require.Contains(t, plan, "events_type", name)
+			}
+			if filter.IdempotencyKey != nil {
+				require.Contains(t, plan, "events_key", name)
+			}
+		}
+	}
+}
+
+// A platform key sees all tenants, and what is rare among their millions must not be looked for by
+// walking through them.
+func TestTenant_PagesOfAllTenantsUseIndexes(t *testing.T) {
+	t.Parallel()
+	store := modelstest.Postgres(t)
+	ctx := t.Context()
+	w := newWorld(t, store, "acme")
+	newDelivery(t, store, w.event, w.webhook, nil)
+	seen := store.Observe()
+	platform := store.Tenant(models.Reach{All: true})
+	first, err := platform.Deliveries(ctx, models.DeliveryFilter{}, models.Page{})
+	require.NoError(t, err)
+	now := time.Now()
+	for name, test := range map[string]struct {
+		filter models.DeliveryFilter
+		index  string
+	}{
+		"all":      {models.DeliveryFilter{}, "deliveries_pkey"},
+		"tenant":   {models.DeliveryFilter{Tenant: &w.event.Tenant}, "deliveries_tenant"},
+		"type":     {models.DeliveryFilter{EventTypes: []string{"a"}}, "deliveries_type"},
+		"types":    {models.DeliveryFilter{EventTypes: []string{"a", "b"}}, "deliveries_type"},
+		"status":   {models.DeliveryFilter{Statuses: []models.DeliveryStatus{models.DeliveryFailed}}, "deliveries_status"},
+		"outcome":  {models.DeliveryFilter{Outcomes: []models.Outcome{models.OutcomeTimeout}}, "deliveries_outcome"},
+		"outcomes": {models.DeliveryFilter{Outcomes: []models.Outcome{models.OutcomeTimeout, models.OutcomeHTTPError}}, "deliveries_outcome"},
+		"trigger":  {models.DeliveryFilter{Triggers: []models.Trigger{models.TriggerTest}}, "deliveries_trigger"},
+		"response": {models.DeliveryFilter{ResponseMin: new(404), ResponseMax: new(404)}, "deliveries_response"},
+		"window":   {models.DeliveryFilter{Since: new(now.Add(-time.Hour)), Until: new(now)}, "deliveries_pkey"},
+	} {
+		for _, page := range []models.Page{{}, {After: &first.Cursors[0]}, {Last: new(5), Before: &first.Cursors[0]}} {
+			seen.Take()
+			_, err := platform.Deliveries(ctx, test.filter, page)
+			require.NoError(t, err, name)
+			plan, err := store.Explain(ctx, seen.Take()[0])
+			require.NoError(t, err, name)
+			require.NotContains(t, plan, "Sort", name)
+			require.NotContains(t, plan, "Seq Scan", name)
+			require.Contains(t, plan, test.index, name)
+		}
 	}
 }
