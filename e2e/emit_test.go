@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -38,7 +39,7 @@ func TestE4_ABatchIsTakenInItsOrder(t *testing.T) {
 			require.Equal(t, results[size-3].Event.ID, results[size-2].Event.ID)
 			require.Nil(t, results[size-1].Event)
 			require.Equal(t, []userError{{
-				Code: "IDEMPOTENCY_MISMATCH", Field: []string{"inputs", fmt.Sprint(size - 1), "idempotencyKey"}, Message: results[size-1].UserErrors[0].Message,
+				Code: "IDEMPOTENCY_MISMATCH", Field: []string{"inputs", strconv.Itoa(size - 1), "idempotencyKey"}, Message: results[size-1].UserErrors[0].Message,
 			}}, results[size-1].UserErrors)
 
 			var list struct {

@@ -159,7 +159,7 @@ func unescape(inner string) string {
 					continue
 				}
 			}
-			out = append(out, 0xE0|byte(r>>12), 0x80|byte(r>>6&0x3F), 0x80|byte(r&0x3F))
+			out = append(out, 0xE0|byte(r>>12), 0x80|byte(r>>6&0x3F), 0x80|byte(r&0x3F)) //nolint:gosec // a surrogate has 16 bits
 			continue
 		}
 		out = utf8.AppendRune(out, r)

@@ -64,7 +64,7 @@ func (c IDClock) Fit(id string) string {
 	if !ok || err != nil || len(b) != 16 {
 		return id
 	}
-	at := time.UnixMilli(int64(binary.BigEndian.Uint64(b) >> 16)) //nolint:gosec // 48 bits
+	at := time.UnixMilli(int64(binary.BigEndian.Uint64(b) >> 16))
 	if c.now.Sub(at).Abs() <= maxIDDrift {
 		return id
 	}
@@ -72,6 +72,6 @@ func (c IDClock) Fit(id string) string {
 		at = c.now
 	}
 	low := binary.BigEndian.Uint64(b) & (1<<16 - 1)
-	binary.BigEndian.PutUint64(b, uint64(at.UnixMilli())<<16|low) //nolint:gosec // the database's clock is after 1970
+	binary.BigEndian.PutUint64(b, uint64(at.UnixMilli())<<16|low)
 	return prefix + "_" + idEncoding.EncodeToString(b)
 }
