@@ -38,7 +38,7 @@ func (c *wrongClock) set(ahead, jitter time.Duration) {
 	require.NoError(c.t, err)
 	defer func() { _ = file.Close() }()
 	for n, d := range []time.Duration{ahead, jitter} {
-		_, err = file.WriteAt(bits.NativeEndian.AppendUint64(nil, uint64(d)), int64(8*n)) //nolint:gosec // the bits are meant
+		_, err = file.WriteAt(bits.NativeEndian.AppendUint64(nil, uint64(d)), int64(8*n))
 		require.NoError(c.t, err)
 	}
 }

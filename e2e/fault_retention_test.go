@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -50,7 +51,7 @@ func (w *world) oldRows(n int) {
 	db := w.sqlite()
 	for _, text := range statements {
 		rows := fmt.Sprintf("(WITH RECURSIVE series (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM series WHERE n < %d) SELECT n FROM series)", n)
-		_, err := db.ExecContext(w.t.Context(), pieces(text, rows, fmt.Sprint(at.UnixMicro()), "' || printf('%026d', n) || '"))
+		_, err := db.ExecContext(w.t.Context(), pieces(text, rows, strconv.FormatInt(at.UnixMicro(), 10), "' || printf('%026d', n) || '"))
 		require.NoError(w.t, err)
 	}
 	require.NoError(w.t, db.Close())
