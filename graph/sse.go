@@ -108,8 +108,6 @@ func (h *Handler) serveEvents(w http.ResponseWriter, r *http.Request, p *prepare
 		}
 		return
 	}
-	lifetime := time.AfterFunc(h.streams.limits.Lifetime, func() { end(errLifetime) })
-	defer lifetime.Stop()
 	principal := caller(ctx) // there is one: prepare refuses subscriptions of nobody
 	s, errs := h.subscribe(ctx, p, principal)
 	e, ok := h.beginEvents(w)
@@ -123,6 +121,9 @@ func (h *Handler) serveEvents(w http.ResponseWriter, r *http.Request, p *prepare
 		s.close()
 		return
 	}
+	// From here on it is open: what it took to make it does not count.
+	lifetime := time.AfterFunc(h.streams.limits.Lifetime, func() { end(errLifetime) })
+	defer lifetime.Stop()
 	h.sendUpdates(ctx, e, s, principal, end)
 }
 
