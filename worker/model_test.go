@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -169,15 +170,42 @@ func (l *life) act(step string) {
 	}
 }
 
-// world is the real thing.
+// world is the real thing: one delivery among those that live at the same time.
 type world struct {
-	t        testing.TB
-	s        *stack
-	worker   *process
-	receiver *receivertest.Receiver
-	webhook  models.Webhook
-	id       string
-	event    string
+	t       testing.TB
+	s       *stack
+	worker  *process
+	scripts *scripts
+	webhook models.Webhook
+	id      string
+	event   string
+}
+
+// scripts says what the receiver answers to each event's request, and counts them.
+type scripts struct {
+	mu       sync.Mutex
+	next     map[string]string
+	requests map[string]int
+}
+
+func (s *scripts) set(event, step string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.next[event] = step
+}
+
+func (s *scripts) came(event string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.requests[event]
+}
+
+func (s *scripts) answer(x *receivertest.Exchange) {
+	s.mu.Lock()
+	step := s.next[x.Request.ID()]
+	s.requests[x.Request.ID()]++
+	s.mu.Unlock()
+	answers[step](x)
 }
 
 var answers = map[string]receivertest.Answer{
@@ -204,7 +232,7 @@ func (w *world) act(step string, claimable bool) error {
 	case "redeliver":
 		_, err = w.s.store.Redeliver(ctx, reach, w.id)
 	default:
-		w.receiver.Answer(answers[step])
+		w.scripts.set(w.event, step)
 		before := w.s.delivery(w.t, w.id).AttemptCount
 		w.s.eventually(w.t, func() (bool, string) {
 			err = w.worker.Handle(ctx, []string{w.id})
@@ -258,7 +286,7 @@ func (w *world) looks() life {
 	webhook, err := w.s.store.WebhookByID(context.Background(), w.webhook.ID)
 	require.NoError(w.t, err)
 	l := life{
-		Status: d.Status, Webhook: webhook.Status, Attempts: len(w.s.attempts(w.t, w.id)), Requests: len(w.receiver.ByID(w.event)),
+		Status: d.Status, Webhook: webhook.Status, Attempts: len(w.s.attempts(w.t, w.id)), Requests: w.scripts.came(w.event),
 		Step: d.ScheduleStep, Succeeded: d.SucceededAt != nil,
 	}
 	if d.StatusReason != nil {
@@ -270,34 +298,57 @@ func (w *world) looks() life {
 	return l
 }
 
-// Random lives of a delivery: answers of the receiver, calls of the API, workers that die and that
-// wake up too late, against the model. A failure shrinks to the steps that show it.
+// live does the steps to the real thing and to the model, and says where they part.
+func (w *world) live(steps []string) error {
+	model := life{Status: models.DeliveryPending, Webhook: models.WebhookActive}
+	for n, step := range steps {
+		so := strings.Join(steps[:n+1], ", ")
+		if err := w.act(step, model.claimable()); err != nil {
+			return fmt.Errorf("%s: %w", so, err)
+		}
+		model.act(step)
+		got, want := w.looks(), model
+		want.manual = false
+		if got != want {
+			return fmt.Errorf("after %s:\n it is  %+v\n should %+v", so, got, want)
+		}
+	}
+	return nil
+}
+
+// livesAtOnce is how many deliveries live at the same time, in the same batches and transactions.
+const livesAtOnce = 10
+
+// Random lives of deliveries: answers of the receiver, calls of the API, workers that die and that
+// wake up too late, against the model; 1,000 lives a run on each stack. A failure shrinks to the steps
+// that show it.
 func TestDelivery_Model(t *testing.T) {
 	t.Parallel()
 	// What the receiver answers is what happens most.
 	kinds := []string{"ok", "error", "error", "error", "reset", "gone", "abort", "ok-disable", "crash", "crash", "sleep", "pause", "resume", "resume", "disable", "cancel", "redeliver", "redeliver"}
 	onEach(t, func(t *testing.T, s *stack) {
-		receiver := receivertest.New(t)
+		all := &scripts{next: map[string]string{}, requests: map[string]int{}}
+		receiver := receivertest.New(t, receivertest.Default(all.answer))
 		p := s.bare(t, nil, func(o *worker.Options) { o.Breaker.MinAttempts = 1_000_000 })
 		rapid.Check(t, func(rt *rapid.T) {
-			steps := rapid.SliceOfN(rapid.SampledFrom(kinds), 1, 12).Draw(rt, "steps")
-			w := &world{t: t, s: s, worker: p, receiver: receiver}
-			w.webhook, _ = s.webhook(t, receiver.URL(), func(w *models.Webhook) {
-				w.RetrySchedule = new(models.Schedule(slices.Repeat([]time.Duration{time.Millisecond}, modelSteps)))
-			})
-			d := s.emit(t, 1, w.webhook)[0]
-			w.id, w.event = d.ID, d.EventID
-			model := life{Status: models.DeliveryPending, Webhook: models.WebhookActive}
-			for n, step := range steps {
-				if err := w.act(step, model.claimable()); err != nil {
-					rt.Fatalf("%s: %v", strings.Join(steps[:n+1], ", "), err)
+			failures := make([]error, livesAtOnce)
+			var living sync.WaitGroup
+			for n := range failures {
+				steps := rapid.SliceOfN(rapid.SampledFrom(kinds), 0, 16).Draw(rt, "life")
+				if len(steps) == 0 {
+					continue
 				}
-				model.act(step)
-				got, want := w.looks(), model
-				want.manual = false
-				if got != want {
-					rt.Fatalf("after %s:\n it is  %s\n should %s", strings.Join(steps[:n+1], ", "), fmt.Sprintf("%+v", got), fmt.Sprintf("%+v", want))
-				}
+				w := &world{t: t, s: s, worker: p, scripts: all}
+				w.webhook, _ = s.webhook(t, receiver.URL(), func(w *models.Webhook) {
+					w.RetrySchedule = new(models.Schedule(slices.Repeat([]time.Duration{time.Millisecond}, modelSteps)))
+				})
+				d := s.emit(t, 1, w.webhook)[0]
+				w.id, w.event = d.ID, d.EventID
+				living.Go(func() { failures[n] = w.live(steps) })
+			}
+			living.Wait()
+			if err := errors.Join(failures...); err != nil {
+				rt.Fatal(err)
 			}
 		})
 	})
