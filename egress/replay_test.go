@@ -48,6 +48,21 @@ func TestOneAttemptIsOneRequest(t *testing.T) {
 	}
 }
 
+// What a receiver sends beyond its answer is not the answer to the next attempt.
+func TestASplitResponseIsNobodysAnswer(t *testing.T) {
+	t.Parallel()
+	receiver := receivertest.New(t)
+	client := newClient(t, receiver)
+	split := receivertest.BytesKept("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nX-Split: yes\r\nContent-Length: 0\r\n\r\n")
+	for range 100 {
+		receiver.Script(split, receivertest.Status(503))
+		require.Equal(t, egress.Success, do(t, client, newRequest(t, receiver.URL(), ample)).Outcome)
+		result := do(t, client, newRequest(t, receiver.URL(), ample))
+		require.Equal(t, 503, result.Status, "%v", result)
+	}
+	require.Len(t, receiver.Requests(), 200, "one request per attempt")
+}
+
 // A receiver that closes kept connections at any moment gets every attempt at
 // most once, and an attempt that was never written is not a failure as a rule.
 func TestKeepAliveRace(t *testing.T) {
