@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -91,6 +92,9 @@ func (d *dialer) dialTLS(ctx context.Context, _, address string) (net.Conn, erro
 	if err != nil {
 		_ = conn.Close()
 		return nil, &dialError{stageTLS, err}
+	}
+	if metered, ok := conn.(*meteredConn); ok {
+		metered.streams = secured.ConnectionState().NegotiatedProtocol == "h2"
 	}
 	return secured, nil
 }
@@ -224,6 +228,14 @@ type meteredConn struct {
 	net.Conn
 	written atomic.Int64
 	budget  atomic.Int64
+	// streams says that this is HTTP/2, whose answers say which request they are to. It is set before
+	// the connection is shared.
+	streams bool
+
+	mu      sync.Mutex
+	reading bool // nothing that was received is left to be read
+	closed  bool
+	rested  chan struct{} // closed when reading or closed becomes true; nil: nobody waits
 }
 
 func newMeteredConn(conn net.Conn) *meteredConn {
@@ -233,7 +245,9 @@ func newMeteredConn(conn net.Conn) *meteredConn {
 }
 
 func (c *meteredConn) Read(buffer []byte) (int, error) {
+	c.now(true, false)
 	n, err := c.Conn.Read(buffer)
+	c.now(false, false)
 	if c.budget.Add(-int64(n)) < 0 {
 		_ = c.Close()
 		return 0, fmt.Errorf("read: %w", errFlood)
@@ -245,6 +259,45 @@ func (c *meteredConn) Write(buffer []byte) (int, error) {
 	n, err := c.Conn.Write(buffer)
 	c.written.Add(int64(n))
 	return n, err
+}
+
+// Close closes the connection.
+func (c *meteredConn) Close() error {
+	c.now(false, true)
+	return c.Conn.Close()
+}
+
+func (c *meteredConn) now(reading, closed bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.reading, c.closed = reading, c.closed || closed
+	if (c.reading || c.closed) && c.rested != nil {
+		close(c.rested)
+		c.rested = nil
+	}
+}
+
+// rest waits until whoever reads the connection has come back for more, and so has found nothing beyond
+// the answer to the last attempt, or has closed it over what was there. Without it what a receiver
+// sends behind an answer could be taken for the answer to the next attempt: net/http looks for it
+// only after it has let the connection go. It takes microseconds; until bounds it all the same.
+func (c *meteredConn) rest(until time.Time) {
+	c.mu.Lock()
+	if c.streams || c.reading || c.closed {
+		c.mu.Unlock()
+		return
+	}
+	if c.rested == nil {
+		c.rested = make(chan struct{})
+	}
+	rested := c.rested
+	c.mu.Unlock()
+	timer := time.NewTimer(time.Until(until))
+	defer timer.Stop()
+	select {
+	case <-rested:
+	case <-timer.C:
+	}
 }
 
 // grant is called when an attempt begins to use the connection.

@@ -36,6 +36,9 @@ func (o *observation) trace() *httptrace.ClientTrace {
 func (o *observation) gotConn(info httptrace.GotConnInfo) {
 	conn := metered(info.Conn)
 	if conn != nil {
+		if info.Reused {
+			conn.rest(o.deadline)
+		}
 		conn.grant(o.wire)
 	}
 	o.mu.Lock()
