@@ -28,7 +28,8 @@ import (
 //
 // Without Redis nothing that has a rate starts: another process may still have it, and tasks come
 // through Redis anyway. A Redis that has lost its memory, a restart of the embedded one included,
-// grants nothing for the first window, because it cannot know what started just before.
+// grants nothing for the first window, because it cannot know what started just before, nor for
+// rateAhead before that, because what was granted ahead may start only now.
 type limiter struct {
 	redis redis.UniversalClient
 	asks  *batch.Committer[rateAsk, rateAnswer]
@@ -127,7 +128,7 @@ for i = 1, olds + news do
   local mayStart = returning or ended or turn + forfeit <= now
   local open = now
   if mayStart then
-    open = math.max(now, born + window)
+    open = math.max(now, born + window + ahead)
     if length >= rate then
       open = math.max(open, tonumber(redis.call("LINDEX", KEYS[1], length - rate)) + window)
     end

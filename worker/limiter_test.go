@@ -105,7 +105,7 @@ func inBubble(t *testing.T, test func(t *testing.T, l *limiter, forget func())) 
 		defer client.Close()
 		l := newLimiter(client)
 		l.start(t.Context())
-		time.Sleep(rateWindow + networkMargin + longestMargin)
+		time.Sleep(rateWindow + networkMargin + longestMargin + rateAhead)
 		test(t, l, server.FlushAll)
 		require.NoError(t, l.asks.Stop(t.Context()))
 	})
@@ -169,6 +169,34 @@ func TestLimiter_AForgetfulRedisGrantsNothingAtFirst(t *testing.T) {
 			time.Sleep(a.wait)
 		}
 		noWindowOver(t, 5, at)
+	})
+}
+
+// What was granted ahead starts after Redis has forgotten it: the next ones keep their distance from
+// it all the same.
+func TestLimiter_AForgetfulRedisKeepsAwayFromWhatItGrantedAhead(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T, l *limiter, forget func()) {
+		require.True(t, one(t, l, 1, false).granted)
+		time.Sleep(rateWindow + networkMargin + 2*shortestMargin - rateAhead + 10*time.Millisecond)
+		ahead := one(t, l, 1, true)
+		require.True(t, ahead.granted)
+		require.Greater(t, ahead.wait, rateAhead/2)
+		forget()
+		next := one(t, l, 1, true) // Redis remembers from now on
+		require.False(t, next.granted)
+		asked := time.Now()
+		require.True(t, l.begin(t.Context(), ahead))
+		started := time.Now()
+		time.Sleep(next.wait - time.Since(asked) - rateAhead)
+		for {
+			a := one(t, l, 1, true)
+			if a.granted && l.begin(t.Context(), a) {
+				break
+			}
+			time.Sleep(a.wait)
+		}
+		assert.GreaterOrEqual(t, time.Since(started), rateWindow+networkMargin)
 	})
 }
 
