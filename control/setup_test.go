@@ -52,7 +52,8 @@ func each(t *testing.T, test func(t *testing.T, f *fixture)) {
 
 func setup(t *testing.T, dsn string) *fixture {
 	t.Helper()
-	store := modelstest.Open(t, models.Options{DSN: dsn})
+	// The tests share two cores, so nobody is in a hurry.
+	store := modelstest.Open(t, models.Options{DSN: dsn, StatementTimeout: time.Minute, WorkTimeout: time.Minute})
 	require.NoError(t, store.EnsureBuiltinTypes(t.Context(), catalogue.Builtin()))
 	keyring, err := signing.ParseKeyring(signing.GenerateMasterKey())
 	require.NoError(t, err)

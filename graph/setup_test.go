@@ -33,6 +33,9 @@ import (
 
 const adminKey = "the administrator's key of this test"
 
+// databasePatience bounds what the database is asked: enough for a machine that is busy with other tests.
+const databasePatience = time.Minute
+
 // fixture is the API on a real store, behind real authentication and real HTTP. No worker runs, and
 // the queue forgets everything, so deliveries stay as they were made.
 type fixture struct {
@@ -77,14 +80,15 @@ func setupOn(t testing.TB, dsn string, changes ...change) *fixture {
 	t.Helper()
 	f := &fixture{log: &logBook{}, admin: adminKey}
 	logger := slog.New(slog.NewJSONHandler(f.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	f.store = modelstest.Open(t, models.Options{DSN: dsn, Logger: logger})
+	// The tests share two cores, so nobody is in a hurry.
+	f.store = modelstest.Open(t, models.Options{DSN: dsn, Logger: logger, StatementTimeout: databasePatience, WorkTimeout: databasePatience})
 	require.NoError(t, f.store.EnsureBuiltinTypes(t.Context(), catalogue.Builtin()))
 	keyring, err := signing.ParseKeyring(signing.GenerateMasterKey())
 	require.NoError(t, err)
 
 	in := intake.New(intake.Options{
 		Store: f.store, Queue: forgetful{}, Logger: logger, MaxEventBytes: 256 << 10, MaxBatch: 100,
-		IdempotencyWindow: 24 * time.Hour, CommitTimeout: 5 * time.Second, Now: time.Now,
+		IdempotencyWindow: 24 * time.Hour, CommitTimeout: databasePatience, Now: time.Now,
 	})
 	in.Start()
 	t.Cleanup(func() { require.NoError(t, in.Stop(context.Background())) })
@@ -105,7 +109,7 @@ func setupOn(t testing.TB, dsn string, changes ...change) *fixture {
 	done := make(chan error, 1)
 	go func() { done <- feed.Run(ctx) }()
 	t.Cleanup(func() { stop(); require.NoError(t, <-done) })
-	options := graph.Options{Store: f.store, Intake: in, Control: ctl, Live: feed, Auth: authenticator, Logger: logger, DisableAfter: 5 * 24 * time.Hour}
+	options := graph.Options{Store: f.store, Intake: in, Control: ctl, Live: feed, Auth: authenticator, Logger: logger, DisableAfter: 5 * 24 * time.Hour, Timeout: databasePatience}
 	for _, c := range changes {
 		c(&options)
 	}
