@@ -14,9 +14,11 @@ const (
 	retentionLease = "retention"
 	// retentionLeaseFor is renewed while a pass runs; a holder that died is replaced after it.
 	retentionLeaseFor = time.Minute
-	// A batch of events shall take about purgeTarget: that long a writer may have to wait for it on a
-	// database that has one writer. After each, the database belongs to others for twice as long.
+	// A batch of events shall take about purgeTarget more than a commit takes at least: that long a
+	// writer may have to wait for it on a database that has one writer. After each, the database
+	// belongs to others for twice as long.
 	purgeTarget   = 4 * time.Millisecond
+	dearestCommit = 10 * time.Millisecond
 	fewestPurged  = 5
 	mostPurged    = 500
 	firstPurged   = 20
@@ -120,13 +122,13 @@ func (r *Retention) pass(ctx context.Context) error {
 
 // events removes events, in batches of the size that fits their target.
 func (r *Retention) events(ctx context.Context, before time.Time) (removed int, err error) {
-	size := firstPurged
+	batch := purgeBatch{size: firstPurged}
 	for after := ""; ; {
 		if held, err := r.lease(ctx); err != nil || !held {
 			return removed, err
 		}
 		started := time.Now()
-		purged, err := r.Store.PurgeEvents(ctx, before, after, size)
+		purged, err := r.Store.PurgeEvents(ctx, before, after, batch.size)
 		if err != nil {
 			return removed, err
 		}
@@ -136,15 +138,32 @@ func (r *Retention) events(ctx context.Context, before time.Time) (removed int, 
 		}
 		after = purged.Last
 		took := time.Since(started)
-		switch {
-		case took > purgeTarget:
-			size = max(fewestPurged, size/2)
-		case took < purgeTarget/2:
-			size = min(mostPurged, 2*size)
-		}
+		batch.adapt(took)
 		if err := pause(ctx, took); err != nil {
 			return removed, err
 		}
+	}
+}
+
+// purgeBatch finds how many events to remove at once.
+type purgeBatch struct {
+	size  int
+	least time.Duration // that a batch has taken
+}
+
+// adapt sets the size after a batch that took so long. A disk that is slow to commit makes every batch
+// slow, and small ones would fall behind what comes: so what the quickest took, twice and up to
+// dearestCommit each, is added to the target.
+func (b *purgeBatch) adapt(took time.Duration) {
+	if b.least == 0 || took < b.least {
+		b.least = took
+	}
+	target := purgeTarget + 2*min(b.least, dearestCommit)
+	switch {
+	case took > target:
+		b.size = max(fewestPurged, b.size/2)
+	case took < target/2:
+		b.size = min(mostPurged, 2*b.size)
 	}
 }
 
