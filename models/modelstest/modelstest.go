@@ -7,10 +7,14 @@ import (
 	"log/slog"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/intervengine/webhooks/internal/testenv"
 	"github.com/intervengine/webhooks/models"
 )
+
+// patience bounds what a test asks of its database: the tests share a machine, so nobody is in a hurry.
+const patience = time.Minute
 
 // Each runs test as two parallel subtests, sqlite and postgres, each on an empty store of its own
 // that is closed when the subtest ends. Without the run's Postgres the second one fails.
@@ -29,13 +33,13 @@ func Each(t *testing.T, test func(t *testing.T, store *models.Store)) {
 // SQLite is an empty store on a file of its own.
 func SQLite(t testing.TB) *models.Store {
 	t.Helper()
-	return Open(t, models.Options{DSN: filepath.Join(t.TempDir(), "webhooks.db")})
+	return Open(t, models.Options{DSN: filepath.Join(t.TempDir(), "webhooks.db"), StatementTimeout: patience, WorkTimeout: patience})
 }
 
 // Postgres is an empty store on a database of its own in the run's server.
 func Postgres(t testing.TB) *models.Store {
 	t.Helper()
-	return Open(t, models.Options{DSN: testenv.PostgresURL(t)})
+	return Open(t, models.Options{DSN: testenv.PostgresURL(t), StatementTimeout: patience, WorkTimeout: patience})
 }
 
 // Open opens and migrates the database that opts names, and closes it when the test ends. Without
