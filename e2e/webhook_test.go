@@ -301,7 +301,7 @@ func TestW7_NothingStartsAfterAPauseADeletionOrANewURLHasAnswered(t *testing.T) 
 	t.Parallel()
 	apptest.Each(t, func(t *testing.T, stack apptest.Stack) {
 		server := apptest.Start(t, stack, nil)
-		for round := range 20 {
+		for round := range 8 {
 			for _, action := range []string{"pause", "delete", "url"} {
 				old := receivertest.New(t)
 				next := receivertest.New(t)

@@ -145,7 +145,7 @@ func (t *lossyTx) Commit() error {
 // TestFaultStatements_LostBeforeAndAfterTheirEffect.)
 func TestFaultStatements_LostBeforeAndAfterTheirEffectOnSQLite(t *testing.T) {
 	t.Parallel()
-	events := 400
+	events := 200
 	if os.Getenv("FAULTS") == "full" {
 		events = 100_000
 	}
