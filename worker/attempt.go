@@ -108,7 +108,7 @@ func (w *Worker) attempt(c claim, place *place) (models.AttemptRecord, *models.R
 	took = result.EndedAt.Sub(result.StartedAt)
 	told = verdictOf(result)
 	if r.rate > 0 {
-		w.limiter.reportSlow(w.attempts, c.WebhookID, result.Timing.DNS+result.Timing.Connect+result.Timing.TLS)
+		w.limiter.reportSlow(w.attempts, c.WebhookID, r.arrivedLate(result.Timing))
 	}
 	w.metrics.observe(c.Claim, result)
 	return w.recordOf(c.Claim, r, request, result), nil

@@ -39,8 +39,8 @@ type limiter struct {
 
 const (
 	rateWindow = time.Second
-	// networkMargin is how much longer one request may take to its receiver than another. What
-	// new connections take beyond is reported, see reportSlow.
+	// networkMargin is how much longer one request may take to its receiver than another. What it
+	// takes beyond is reported, see reportSlow.
 	networkMargin = 100 * time.Millisecond
 	// The bounds of the start margin: it follows how long Redis and this process take.
 	shortestMargin = 25 * time.Millisecond
@@ -299,8 +299,8 @@ func inGroups(wait time.Duration, rate int) time.Duration {
 	return wait / group * group
 }
 
-// reportSlow tells all workers that a connection to the webhook took long to make: its request
-// came later than it was granted, and the next ones must keep their distance from it.
+// reportSlow tells all workers that a request may have come to the webhook's receiver later than it was
+// granted, such as by a connection that took long to make: the next ones must keep their distance from it.
 func (l *limiter) reportSlow(ctx context.Context, webhookID string, took time.Duration) {
 	if took <= networkMargin/2 {
 		return
