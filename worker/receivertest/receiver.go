@@ -251,6 +251,10 @@ func (r *Receiver) handle(w http.ResponseWriter, request *http.Request) {
 	kept.Body, kept.BodyErr = io.ReadAll(request.Body)
 	answer, released := r.keep(&kept)
 	answer(&Exchange{W: w, R: request, Request: kept, receiver: r, released: released})
+	if r.closing.Err() != nil {
+		// What the end released has no answer; to return would be a 200.
+		panic(http.ErrAbortHandler)
+	}
 }
 
 func (r *Receiver) scheme() string {
