@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -272,12 +273,25 @@ func (a *App) start(ctx context.Context) (err error) {
 		if err := server.Start(); err != nil {
 			return fmt.Errorf("start queue server: %w", err)
 		}
-		a.lifecycle.onStop("queue server", func(context.Context) error { server.Stop(); return nil })
+		a.lifecycle.onStop("queue server", func(ctx context.Context) error {
+			// Both have the one grace.
+			grace, cancel := context.WithTimeout(ctx, c.ShutdownGrace)
+			defer cancel()
+			var finished sync.WaitGroup
+			finished.Go(func() { a.worker.Finish(grace) })
+			server.Stop()
+			finished.Wait()
+			return nil
+		})
 		a.lifecycle.run("reconciler", a.reconciler.Run)
 		a.lifecycle.run("replays", a.replayer.Run)
 		a.lifecycle.run("retention", a.retention.Run)
 	}
-	a.intake.Start()
+	var here intake.Attempter
+	if a.worker != nil {
+		here = a.worker
+	}
+	a.intake.Start(here)
 	a.lifecycle.onStop("intake", a.intake.Stop)
 	if a.worker != nil {
 		// After intake, which its notices go through.

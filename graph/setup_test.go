@@ -90,7 +90,7 @@ func setupOn(t testing.TB, dsn string, changes ...change) *fixture {
 		Store: f.store, Queue: forgetful{}, Logger: logger, MaxEventBytes: 256 << 10, MaxBatch: 100,
 		IdempotencyWindow: 24 * time.Hour, CommitTimeout: databasePatience, Now: time.Now,
 	})
-	in.Start()
+	in.Start(nil)
 	t.Cleanup(func() { require.NoError(t, in.Stop(context.Background())) })
 	authenticator, err := auth.New(auth.Options{Store: f.store, Logger: logger, AdminKey: adminKey})
 	require.NoError(t, err)

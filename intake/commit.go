@@ -16,18 +16,22 @@ func (i *Intake) flush(ctx context.Context, items []*item) ([]batch.Result[Outpu
 	ctx, cancel := context.WithTimeout(ctx, i.opt.CommitTimeout)
 	defer cancel()
 
+	hand := handover{to: i.worker, since: time.Now()}
+	defer hand.release()
 	var written []int // the items that go into the transaction, by their place
 	committed, err := i.opt.Store.CommitEvents(ctx, func(ctx context.Context, tx *models.EventTx) ([]models.NewEvent, error) {
 		// Called again where the transaction is retried: starts from nothing each time.
 		written = written[:0]
 		clear(results)
-		return i.rows(ctx, tx, items, func(n int, err error) {
+		rows, err := i.rows(ctx, tx, items, func(n int, err error) {
 			if err != nil {
 				results[n].Value.Err = err
 				return
 			}
 			written = append(written, n)
 		})
+		hand.claim(rows, tx.Now())
+		return rows, err
 	})
 	if err != nil {
 		for n := range results {
@@ -38,6 +42,7 @@ func (i *Intake) flush(ctx context.Context, items []*item) ([]batch.Result[Outpu
 		return results, nil
 	}
 
+	hand.start(committed)
 	var due []queue.Item
 	var accepted, duplicates uint64
 	for k, n := range written {

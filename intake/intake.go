@@ -72,6 +72,7 @@ type Output struct {
 type Intake struct {
 	opt       Options
 	committer *batch.Committer[*item, Output]
+	worker    Attempter
 	snapshots snapshots
 	stats     Stats
 }
@@ -214,8 +215,12 @@ func (i *Intake) Catalogue(ctx context.Context) (*catalogue.Catalogue, error) {
 	return snap.catalogue, nil
 }
 
-// Start begins to write what callers bring.
-func (i *Intake) Start() { i.committer.Start() }
+// Start begins to write what callers bring. worker attempts what becomes due in this process; nil: none
+// does, all goes through the queue.
+func (i *Intake) Start(worker Attempter) {
+	i.worker = worker
+	i.committer.Start()
+}
 
 // Stop writes what callers brought before and answers them, bounded by ctx.
 func (i *Intake) Stop(ctx context.Context) error { return i.committer.Stop(ctx) }

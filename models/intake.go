@@ -48,6 +48,9 @@ func (t *EventTx) EventTypes() ([]EventType, error) { return allEventTypes(t.db)
 // default tenant, and from the event the deliveries' event, tenant and type; a delivery without a
 // status is PENDING and due at once, or at the event's DeliverAt. Time of creation and epoch are
 // always those of the transaction.
+//
+// A delivery with a ClaimToken, which must be new, is claimed from its first moment on, until
+// ClaimedUntil: the transaction orders that claim against config changes just as Claim would be.
 type NewEvent struct {
 	Event
 	Deliveries []Delivery
@@ -179,6 +182,9 @@ func (e *NewEvent) complete(epoch int64, now time.Time) {
 			d.NextAttemptAt = &now
 		}
 		d.NextAttemptAt, d.CompletedAt = instantOf(d.NextAttemptAt), instantOf(d.CompletedAt)
+		if d.ClaimToken != nil {
+			d.ClaimedAt, d.ClaimedUntil = &now, instantOf(d.ClaimedUntil)
+		}
 	}
 }
 

@@ -17,8 +17,8 @@ INSERT INTO events (id, tenant, event_type, data, "timestamp", deliver_at, idemp
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 	liteInsertDelivery = `
 INSERT INTO deliveries (id, tenant, event_id, webhook_id, event_type, revision, status, status_reason, status_detail,
-    "trigger", body, attempt_trigger, next_attempt_at, replay_id, completed_at, created_at)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+    "trigger", body, attempt_trigger, next_attempt_at, replay_id, completed_at, claim_token, claimed_at, claimed_until, created_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 )
 
 // liteCommitEvents needs no lock but that of its transaction: there is one writer.
@@ -80,7 +80,8 @@ func (s *Store) liteInserts(tx *liteTx, f *flush) error {
 		for j := range f.results[i].Deliveries {
 			d := &f.results[i].Deliveries[j]
 			_, err := tx.exec(liteInsertDelivery, d.ID, d.Tenant, d.EventID, d.WebhookID, d.EventType, d.Revision, d.Status,
-				d.StatusReason, d.StatusDetail, d.Trigger, d.Body, d.AttemptTrigger, d.NextAttemptAt, d.ReplayID, d.CompletedAt, f.now)
+				d.StatusReason, d.StatusDetail, d.Trigger, d.Body, d.AttemptTrigger, d.NextAttemptAt, d.ReplayID, d.CompletedAt,
+				d.ClaimToken, d.ClaimedAt, d.ClaimedUntil, f.now)
 			if err != nil {
 				return err
 			}

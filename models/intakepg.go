@@ -38,10 +38,11 @@ FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $
 
 const pgInsertDeliveries = `
 INSERT INTO deliveries (id, tenant, event_id, webhook_id, event_type, revision, status, status_reason, status_detail,
-    "trigger", body, attempt_trigger, next_attempt_at, replay_id, completed_at, created_at)
-SELECT *, $16::timestamptz
+    "trigger", body, attempt_trigger, next_attempt_at, replay_id, completed_at, claim_token, claimed_at, claimed_until, created_at)
+SELECT *, $19::timestamptz
 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::text[], $9::text[],
-    $10::text[], $11::text[], $12::text[], $13::timestamptz[], $14::text[], $15::timestamptz[])`
+    $10::text[], $11::text[], $12::text[], $13::timestamptz[], $14::text[], $15::timestamptz[], $16::text[],
+    $17::timestamptz[], $18::timestamptz[])`
 
 // pgCommitEvents takes two round trips, three with idempotency keys, and those of prepare.
 func (s *Store) pgCommitEvents(ctx context.Context, prepare func(context.Context, *EventTx) ([]NewEvent, error)) ([]EventResult, error) {
@@ -122,8 +123,8 @@ func (s *Store) pgInserts(f *flush) *pgx.Batch {
 		id, tenant, event, webhook, eventType, status, trigger, attemptTrigger []string
 		revision                                                               []int64
 		detail, body, replay                                                   []*string
-		reason                                                                 []*string
-		next, completed                                                        []*time.Time
+		reason, token                                                          []*string
+		next, completed, claimedAt, claimedUntil                               []*time.Time
 	}
 	var epoch int64
 	for _, i := range f.news {
@@ -142,14 +143,15 @@ func (s *Store) pgInserts(f *flush) *pgx.Batch {
 			d.trigger, d.body = append(d.trigger, string(y.Trigger)), append(d.body, y.Body)
 			d.attemptTrigger = append(d.attemptTrigger, string(y.AttemptTrigger))
 			d.next, d.replay = append(d.next, y.NextAttemptAt), append(d.replay, y.ReplayID)
-			d.completed = append(d.completed, y.CompletedAt)
+			d.completed, d.token = append(d.completed, y.CompletedAt), append(d.token, y.ClaimToken)
+			d.claimedAt, d.claimedUntil = append(d.claimedAt, y.ClaimedAt), append(d.claimedUntil, y.ClaimedUntil)
 		}
 	}
 	batch := &pgx.Batch{}
 	batch.Queue(pgInsertEvents, e.id, e.tenant, e.eventType, e.data, e.timestamp, e.deliverAt, e.key, e.matched, e.test, epoch, f.now)
 	if len(d.id) > 0 {
 		batch.Queue(pgInsertDeliveries, d.id, d.tenant, d.event, d.webhook, d.eventType, d.revision, d.status, d.reason, d.detail,
-			d.trigger, d.body, d.attemptTrigger, d.next, d.replay, d.completed, f.now)
+			d.trigger, d.body, d.attemptTrigger, d.next, d.replay, d.completed, d.token, d.claimedAt, d.claimedUntil, f.now)
 		s.pgQueueMinutes(batch, f.counts(), f.now)
 	}
 	f.feed().pgQueue(batch)

@@ -29,14 +29,16 @@ type claim struct {
 	at time.Time
 }
 
+func (c claim) key() models.ClaimKey {
+	return models.ClaimKey{DeliveryID: c.DeliveryID, Token: c.Token}
+}
+
 // deliver makes one attempt of a claimed delivery and sees it recorded, or gives the claim back. It
-// has a place in the room and leaves it.
-func (w *Worker) deliver(c claim) {
+// has a place in the room and leaves it; it is among the running as r.
+func (w *Worker) deliver(c claim, r *running) {
+	defer w.running.end(c, r)
 	place := &place{room: w.room, held: true}
 	defer place.leave()
-	key := models.ClaimKey{DeliveryID: c.DeliveryID, Token: c.Token}
-	w.running.add(key, c.at)
-	defer w.running.remove(key)
 	ctx := context.WithoutCancel(w.attempts)
 	defer func() {
 		if value := recover(); value != nil {
@@ -48,7 +50,7 @@ func (w *Worker) deliver(c claim) {
 		w.giveBack(ctx, *release)
 		return
 	}
-	w.write(ctx, record)
+	r.succeeded = w.write(ctx, record) && record.Disposition == models.Succeeded()
 }
 
 // attempt passes every gate in turn, the shared ones last, and makes the attempt. A release says

@@ -2,31 +2,75 @@ package worker
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/intervengine/webhooks/models"
 )
 
-// inFlight knows the claims whose attempts are running, so that those which take longer than a
-// lease keep it.
+// inFlight knows the claims whose attempts are running: those that take longer than a lease keep it,
+// and a task that names one waits for it.
 type inFlight struct {
 	mu     sync.Mutex
 	claims map[models.ClaimKey]time.Time // by when it was claimed
+	latest map[string]*running           // by delivery
 }
 
-func newInFlight() *inFlight { return &inFlight{claims: map[models.ClaimKey]time.Time{}} }
-
-func (f *inFlight) add(key models.ClaimKey, since time.Time) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.claims[key] = since
+// running is an attempt that is under way.
+type running struct {
+	ended     chan struct{} // closed when it is recorded or given back
+	succeeded bool          // and recorded: set before ended is closed
 }
 
-func (f *inFlight) remove(key models.ClaimKey) {
+func newInFlight() *inFlight {
+	return &inFlight{claims: map[models.ClaimKey]time.Time{}, latest: map[string]*running{}}
+}
+
+// add takes a claim in. end must follow.
+func (f *inFlight) add(c claim) *running {
+	r := &running{ended: make(chan struct{})}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	delete(f.claims, key)
+	f.claims[c.key()] = c.at
+	f.latest[c.DeliveryID] = r
+	return r
+}
+
+// end takes a claim out.
+func (f *inFlight) end(c claim, r *running) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	close(r.ended)
+	delete(f.claims, c.key())
+	// A worker that overslept its lease may have claimed the delivery anew.
+	if f.latest[c.DeliveryID] == r {
+		delete(f.latest, c.DeliveryID)
+	}
+}
+
+// split parts ids into those that are under way and the others.
+func (f *inFlight) split(ids []string) (others []string, underWay map[string]*running) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	others = make([]string, 0, len(ids))
+	underWay = make(map[string]*running)
+	for _, id := range ids {
+		if r := f.latest[id]; r != nil {
+			underWay[id] = r
+		} else {
+			others = append(others, id)
+		}
+	}
+	return others, underWay
+}
+
+// all is what is under way now.
+func (f *inFlight) all() []*running {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Collect(maps.Values(f.latest))
 }
 
 // olderThan gives the claims that were made before t.

@@ -33,8 +33,9 @@ func transient(err error) bool {
 }
 
 // write records an attempt. It does not give up while the process lives: an attempt that was
-// made must not be forgotten because the database was away for a while.
-func (w *Worker) write(ctx context.Context, record models.AttemptRecord) {
+// made must not be forgotten because the database was away for a while. It reports whether the
+// attempt is recorded.
+func (w *Worker) write(ctx context.Context, record models.AttemptRecord) (written bool) {
 	refused := 0
 	w.insist(ctx, "attempt not recorded yet", record.Attempt.DeliveryID, func() (bool, error) {
 		recorded, err := w.recorder.Do(ctx, record)
@@ -43,6 +44,7 @@ func (w *Worker) write(ctx context.Context, record models.AttemptRecord) {
 			if record.Effect == models.EffectGone && recorded.Applied {
 				w.health.kick()
 			}
+			written = true
 			return true, nil
 		case transient(err):
 			return false, err
@@ -53,6 +55,7 @@ func (w *Worker) write(ctx context.Context, record models.AttemptRecord) {
 		}
 		return refused == 2*maxRefusals, err
 	})
+	return written
 }
 
 // giveBack returns a claim whose attempt was not started. It insists too: a claim that runs out

@@ -7,6 +7,9 @@
 // send now (its webhook holds too many slots, is too fast, or its circuit is open) goes back
 // unstarted, with a later due time, and costs no attempt.
 //
+// Deliveries also come without a task: those that this very process has committed, claimed by their
+// commit for as many as there was room. Their tasks find them under way, and wait for their end.
+//
 // Invariants: a claimed attempt starts within startWithin or is given back, so that a pause or a
 // deletion that waited for claims to settle can promise that nothing starts later; an attempt
 // that was made is recorded, however long the database is away, as long as the process lives.
@@ -167,13 +170,36 @@ func (w *Worker) Stop(ctx context.Context) error {
 // Handle attempts the deliveries that ids name, as far as they are due, and returns when all that
 // it attempted is recorded. An error means a fault of ours: the task will come again.
 func (w *Worker) Handle(ctx context.Context, ids []string) error {
-	// Room before the claim: what is claimed must start at once.
 	for len(ids) > w.opt.Concurrency {
 		if err := w.Handle(ctx, ids[:w.opt.Concurrency]); err != nil {
 			return err
 		}
 		ids = ids[w.opt.Concurrency:]
 	}
+	ids, underWay := w.running.split(ids)
+	if err := w.handle(ctx, ids); err != nil {
+		return err
+	}
+	var open []string
+	for id, r := range underWay {
+		select {
+		case <-r.ended:
+		case <-ctx.Done():
+			return errStopping
+		}
+		if !r.succeeded {
+			open = append(open, id) // the task may be the next attempt's, come before this one had ended
+		}
+	}
+	return w.handle(ctx, open)
+}
+
+// handle is Handle for deliveries that are not under way here.
+func (w *Worker) handle(ctx context.Context, ids []string) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	// Room before the claim: what is claimed must start at once.
 	if err := w.room.Acquire(ctx, int64(len(ids))); err != nil {
 		return fmt.Errorf("wait for room: %w", err)
 	}
@@ -185,7 +211,8 @@ func (w *Worker) Handle(ctx context.Context, ids []string) error {
 	w.room.Release(int64(len(ids) - len(claims)))
 	var all sync.WaitGroup
 	for _, c := range claims {
-		all.Go(func() { w.deliver(c) })
+		r := w.running.add(c)
+		all.Go(func() { w.deliver(c, r) })
 	}
 	all.Wait()
 	return err

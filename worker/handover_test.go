@@ -1,0 +1,138 @@
+package worker_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/intervengine/webhooks/models"
+	"github.com/intervengine/webhooks/worker"
+	"github.com/intervengine/webhooks/worker/receivertest"
+)
+
+// handOver commits an event to w that p attempts without a task.
+func (s *stack) handOver(t testing.TB, p *process, w models.Webhook) models.Delivery {
+	t.Helper()
+	since := time.Now()
+	places, lease := p.Reserve(1)
+	require.Equal(t, 1, places)
+	data, token := eventData, uuid.NewString()
+	results, err := s.store.CommitEvents(t.Context(), func(_ context.Context, tx *models.EventTx) ([]models.NewEvent, error) {
+		return []models.NewEvent{{
+			Event: models.Event{Tenant: tenant, EventType: eventType, Data: &data, Matched: 1},
+			Deliveries: []models.Delivery{{
+				WebhookID: w.ID, Revision: w.Revision, ClaimToken: &token, ClaimedUntil: new(tx.Now().Add(lease)),
+			}},
+		}}, nil
+	})
+	require.NoError(t, err)
+	event, d := results[0].Event, results[0].Deliveries[0]
+	p.Attempt([]models.Claim{{
+		DeliveryID: d.ID, Tenant: d.Tenant, EventID: event.ID, WebhookID: w.ID, WebhookRevision: w.Revision,
+		EventType: event.EventType, EventTimestamp: event.Timestamp, Data: data, Number: 1, Trigger: d.AttemptTrigger,
+		Token: token, ClaimedAt: *d.ClaimedAt, CreatedAt: d.CreatedAt,
+	}}, since)
+	return d
+}
+
+// The task of a delivery that is under way already waits for it, and nothing is sent twice.
+func TestHandover_TheTaskWaits(t *testing.T) {
+	t.Parallel()
+	onEach(t, func(t *testing.T, s *stack) {
+		receiver := receivertest.New(t, receivertest.Default(receivertest.Hang()))
+		w, _ := s.webhook(t, receiver.URL())
+		p := s.bare(t, nil)
+		d := s.handOver(t, p, w)
+		receiver.Wait(t, 1)
+		handled := make(chan error, 1)
+		go func() { handled <- p.Handle(t.Context(), []string{d.ID}) }()
+		// Another worker does not wait: the claim in the database keeps it away.
+		require.NoError(t, s.bare(t, nil).Handle(t.Context(), []string{d.ID}))
+		select {
+		case err := <-handled:
+			t.Fatalf("the task ended before the attempt: %v", err)
+		default:
+		}
+		receiver.Release()
+		require.NoError(t, <-handled)
+		assert.Equal(t, models.DeliverySucceeded, s.delivery(t, d.ID).Status)
+		assert.Len(t, receiver.Requests(), 1)
+		assert.Len(t, s.attempts(t, d.ID), 1)
+	})
+}
+
+// A retry's task may come before the attempt that caused it has ended here.
+func TestHandover_ARetryIsNotTakenForTheAttemptBeforeIt(t *testing.T) {
+	t.Parallel()
+	onEach(t, func(t *testing.T, s *stack) {
+		receiver := receivertest.New(t)
+		w, _ := s.webhook(t, receiver.URL(), func(w *models.Webhook) {
+			w.RetrySchedule = &models.Schedule{0}
+		})
+		p := s.bare(t, nil)
+		handled := make(chan error, 1)
+		var id string
+		ready := make(chan struct{})
+		receiver.Script(func(x *receivertest.Exchange) {
+			<-ready
+			go func() { handled <- p.Handle(context.WithoutCancel(t.Context()), []string{id}) }()
+			receivertest.Status(500)(x)
+		}, receivertest.Status(200))
+		id = s.handOver(t, p, w).ID
+		close(ready)
+		require.NoError(t, <-handled)
+		assert.Equal(t, models.DeliverySucceeded, s.delivery(t, id).Status)
+		assert.Len(t, receiver.Requests(), 2)
+	})
+}
+
+// What there is no room for is left to the queue, and nothing is reserved past those that wait.
+func TestHandover_OnlyAsFarAsThereIsRoom(t *testing.T) {
+	t.Parallel()
+	s := embedded(t)
+	receiver := receivertest.New(t, receivertest.Default(receivertest.Hang()))
+	w, _ := s.webhook(t, receiver.URL())
+	p := s.bare(t, nil, func(o *worker.Options) { o.Concurrency, o.WebhookShare = 4, 1 })
+	places, _ := p.Reserve(100)
+	assert.Equal(t, 4, places)
+	none, _ := p.Reserve(1)
+	assert.Zero(t, none)
+	p.Release(places)
+
+	s.handOver(t, p, w)
+	receiver.Wait(t, 1)
+	places, _ = p.Reserve(4)
+	assert.Equal(t, 2, places) // halved until it fits
+	p.Release(places)
+
+	receiver.Release()
+	p.stop()
+	none, _ = p.Reserve(1)
+	assert.Zero(t, none, "a worker that has stopped takes nothing over")
+}
+
+// A stop lets what was handed over finish as far as its grace goes.
+func TestHandover_FinishWaits(t *testing.T) {
+	t.Parallel()
+	s := embedded(t)
+	receiver := receivertest.New(t, receivertest.Default(receivertest.Hang()))
+	w, _ := s.webhook(t, receiver.URL())
+	p := s.bare(t, nil)
+	d := s.handOver(t, p, w)
+	receiver.Wait(t, 1)
+
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	p.Finish(over)
+	assert.NotNil(t, s.delivery(t, d.ID).ClaimToken)
+
+	finished := make(chan struct{})
+	go func() { p.Finish(context.WithoutCancel(t.Context())); close(finished) }()
+	receiver.Release()
+	<-finished
+	assert.Equal(t, models.DeliverySucceeded, s.delivery(t, d.ID).Status)
+}
