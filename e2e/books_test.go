@@ -105,6 +105,21 @@ func (a attemptRecord) sent() bool {
 	return !slices.Contains([]string{"ABANDONED", "DNS_ERROR", "CONNECT_ERROR", "TLS_ERROR", "BLOCKED_TARGET"}, a.outcome)
 }
 
+// request is the place of the request among left that the attempt made, -1 where there is none. Several
+// look alike within a second: that of an abandoned attempt is told from it by when it came.
+func (a attemptRecord) request(left []receipt) int {
+	found := -1
+	for n, r := range left {
+		if r.timestamp != a.timestamp || r.hash != a.hash || a.status != 0 && a.status != r.status {
+			continue
+		}
+		if found < 0 || r.at.Sub(a.startedAt).Abs() < left[found].at.Sub(a.startedAt).Abs() {
+			found = n
+		}
+	}
+	return found
+}
+
 // pair names a delivery by what both sides know of it: the webhook and the event, whose id is the
 // webhook-id of every request.
 type pair struct{ webhook, event string }
@@ -255,9 +270,7 @@ func (c *checker) match(d deliveryRecord, w subscribed, got []receipt) {
 			waits++
 			continue
 		}
-		n := slices.IndexFunc(left, func(r receipt) bool {
-			return r.timestamp == a.timestamp && r.hash == a.hash && (a.status == 0 || a.status == r.status)
-		})
+		n := a.request(left)
 		if n < 0 {
 			c.report("I4", "attempt %d of %s of %s to %s is recorded (%s, status %d, %s, %s) and no such request came; %d others did",
 				a.number, d.id, d.event, w.name, a.outcome, a.status, a.timestamp, a.error, len(left))

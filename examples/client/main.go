@@ -75,7 +75,7 @@ func run(ctx context.Context) error {
 			return fmt.Errorf("read deliveries: %w", err)
 		}
 		for _, d := range history.Deliveries.Nodes {
-			if d.LastAttempt != nil {
+			if d.Status != DeliveryStatusPending {
 				fmt.Fprintln(os.Stdout, "delivery", d.Id, d.Status)
 				return nil
 			}
