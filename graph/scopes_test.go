@@ -204,7 +204,7 @@ func TestA1_EveryScopeOnEveryPath(t *testing.T) {
 	paths, asks, queries := 0, 0, 0
 	for _, root := range []*ast.Definition{s.Query, s.Mutation} {
 		groups := asked(s, root, &paths)
-		groups = slices.DeleteFunc(groups, func(q question) bool { return len(q.path) > shortPath && rand.N(longerPaths) > 0 }) //nolint:gosec // sampling
+		groups = slices.DeleteFunc(groups, func(q question) bool { return len(q.path) > shortPath && rand.N(longerPaths) > 0 })
 		asks += len(groups)
 		for batch := range slices.Chunk(groups, batchSize) {
 			var query strings.Builder

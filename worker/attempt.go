@@ -112,7 +112,7 @@ func (w *Worker) attempt(c claim, place *place) (models.AttemptRecord, *models.R
 	if r.rate > 0 {
 		w.limiter.reportSlow(w.attempts, c.WebhookID, r.arrivedLate(result.Timing))
 	}
-	w.metrics.observe(c.Claim, result)
+	w.metrics.observe(c, result)
 	return w.recordOf(c.Claim, r, request, result), nil
 }
 

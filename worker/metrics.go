@@ -1,6 +1,8 @@
 package worker
 
 import (
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/intervengine/webhooks/egress"
@@ -26,7 +28,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 			Buckets: prometheus.ExponentialBuckets(0.001, 2, 16),
 		}),
 		latency: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "webhooks_emit_to_receipt_seconds", Help: "From an event's commit to the answer of its first attempt, where that succeeded.",
+			Name: "webhooks_emit_to_receipt_seconds", Help: "From the begin of an event's commit to the answer of its first attempt, where that succeeded; without events for later.",
 			Buckets: prometheus.ExponentialBuckets(0.001, 2, 16),
 		}),
 		held: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -47,11 +49,12 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	return m, nil
 }
 
-func (m *metrics) observe(c *models.Claim, result egress.Result) {
+func (m *metrics) observe(c claim, result egress.Result) {
 	m.attempts.WithLabelValues(string(result.Outcome)).Inc()
 	m.duration.Observe(result.Timing.Total.Seconds())
-	if c.Number == 1 && c.Trigger == models.TriggerAutomatic && result.Outcome == egress.Success {
-		// By the database's clock where the claim was made, by our own from there on.
-		m.latency.Observe((c.ClaimedAt.Sub(c.CreatedAt) + result.Timing.Total).Seconds())
+	// What was emitted for later tells nothing of how fast we are.
+	if c.Number == 1 && c.Trigger == models.TriggerAutomatic && result.Outcome == egress.Success && c.Waited != models.ReasonScheduled {
+		// By the database's clock up to the claim, by our own from there on.
+		m.latency.Observe((c.ClaimedAt.Sub(c.CreatedAt) + time.Since(c.at)).Seconds())
 	}
 }
