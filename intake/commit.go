@@ -16,7 +16,10 @@ func (i *Intake) flush(ctx context.Context, items []*item) ([]batch.Result[Outpu
 	ctx, cancel := context.WithTimeout(ctx, i.opt.CommitTimeout)
 	defer cancel()
 
-	hand := handover{to: i.worker, since: time.Now()}
+	hand := handover{since: time.Now()}
+	if i.took < slowCommit {
+		hand.to = i.worker
+	}
 	defer hand.release()
 	var written []int // the items that go into the transaction, by their place
 	committed, err := i.opt.Store.CommitEvents(ctx, func(ctx context.Context, tx *models.EventTx) ([]models.NewEvent, error) {
@@ -33,6 +36,7 @@ func (i *Intake) flush(ctx context.Context, items []*item) ([]batch.Result[Outpu
 		hand.claim(rows, tx.Now())
 		return rows, err
 	})
+	i.took = time.Since(hand.since)
 	if err != nil {
 		for n := range results {
 			if results[n].Value.Err == nil {

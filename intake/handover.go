@@ -29,6 +29,10 @@ type handover struct {
 	places int // reserved and not used yet
 }
 
+// slowCommit is how long a commit may take for the next one to hand anything over: a claim must be
+// used within a second of the commit's begin, and one that has to be given back costs more than a task.
+const slowCommit = 300 * time.Millisecond
+
 // claim claims what is due among rows as far as there is room. A transaction that is tried again
 // calls it again.
 func (h *handover) claim(rows []models.NewEvent, now time.Time) {

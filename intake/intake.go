@@ -73,6 +73,7 @@ type Intake struct {
 	opt       Options
 	committer *batch.Committer[*item, Output]
 	worker    Attempter
+	took      time.Duration // the last commit; flush alone uses it
 	snapshots snapshots
 	stats     Stats
 }
