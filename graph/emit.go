@@ -34,7 +34,7 @@ func (r mutationResolver) EmitEvent(ctx context.Context, input model.EmitEventIn
 func (r mutationResolver) EmitEvents(ctx context.Context, inputs []model.EmitEventInput) (*model.EmitEventsPayload, error) {
 	if most := r.intake.MaxBatch(); len(inputs) > most {
 		var problems models.Problems
-		problems.Add(models.CodeTooLarge, []string{"inputs"}, "has %d events, at most %d are allowed", len(inputs), most)
+		problems.Add(models.CodeTooLarge, []string{"inputs"}, "has more events than one call may have: at most %d are allowed", most)
 		return &model.EmitEventsPayload{UserErrors: problems}, nil
 	}
 	events := make([]intake.Input, len(inputs))

@@ -125,10 +125,12 @@ func TestE4_BatchLimit(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
 	const emit = `mutation($inputs: [EmitEventInput!]!) { emitEvents(inputs: $inputs) { results { matched event { id } } userErrors { code field } } }`
-	v := get[tree](t, f, f.emit, emit, variables{"inputs": batch(101)})
-	assert.Equal(t, []problem{{"TOO_LARGE", "inputs"}}, problemsIn(v.at("emitEvents", "userErrors")))
-	assert.Empty(t, v.at("emitEvents", "results"))
-	v = get[tree](t, f, f.emit, emit, variables{"inputs": batch(100)})
+	for _, n := range []int{101, 102, 1_500} {
+		v := get[tree](t, f, f.emit, emit, variables{"inputs": batch(n)})
+		assert.Equal(t, []problem{{"TOO_LARGE", "inputs"}}, problemsIn(v.at("emitEvents", "userErrors")), n)
+		assert.Empty(t, v.at("emitEvents", "results"), n)
+	}
+	v := get[tree](t, f, f.emit, emit, variables{"inputs": batch(100)})
 	assert.Len(t, v.at("emitEvents", "results"), 100)
 	v = get[tree](t, f, f.emit, emit, variables{"inputs": batch(0)})
 	assert.Empty(t, v.at("emitEvents", "results"))

@@ -43,11 +43,14 @@ type Limits struct {
 	// fields that cost more than others count for more. See complexity.go.
 	Complexity int
 	// ListInput is how many entries a list in arguments may have [1,000, or twice what emitEvents takes].
+	// The events of emitEvents have a limit of their own.
 	ListInput int
 	// CachedDocuments is how many checked documents are kept [1,000], each of at most 16 KiB.
 	CachedDocuments int
 	// ValidationErrors is how many of a document's faults are told [20].
 	ValidationErrors int
+
+	events int // that emitEvents takes at once
 }
 
 const introspectionDepth = 20
@@ -76,9 +79,13 @@ func (l *Limits) setDefaults(maxBatch int) {
 	orDefault(&l.Directives, 50)
 	orDefault(&l.Complexity, 50_000)
 	orDefault(&l.ListInput, max(1_000, 2*maxBatch))
+	l.events = maxBatch
 	orDefault(&l.CachedDocuments, 1_000)
 	orDefault(&l.ValidationErrors, 20)
 }
+
+// eventInput is the entries' type of the list whose length emitEvents judges itself, in userErrors.
+const eventInput = "EmitEventInput"
 
 func tooComplex(format string, args ...any) *gqlerror.Error {
 	return newError(codeTooComplex, fmt.Sprintf(format, args...))

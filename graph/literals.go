@@ -107,7 +107,7 @@ func (c *literalChecker) value(v *ast.Value, t *ast.Type) {
 			c.value(v, t.Elem) // one value stands for a list of one
 			return
 		}
-		if len(v.Children) > c.limits.ListInput {
+		if len(v.Children) > c.limits.ListInput && t.Elem.NamedType != eventInput {
 			c.errs = append(c.errs, tooComplex("a list in the arguments has more than %d entries", c.limits.ListInput))
 			return
 		}

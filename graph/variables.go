@@ -133,7 +133,13 @@ func (r *variableReader) list(elem *ast.Type, first byte) (any, error) {
 	}
 	list := []any{}
 	err := r.elements(func(i int) error {
-		if i >= r.limits.ListInput {
+		switch {
+		case elem.NamedType == eventInput:
+			if i > r.limits.events { // one too many is enough to be refused
+				_, err := r.value()
+				return err
+			}
+		case i >= r.limits.ListInput:
 			return &variableError{
 				path: strings.Join(r.path, "."), tooLarge: true,
 				message: fmt.Sprintf("a list in the arguments has more than %d entries", r.limits.ListInput),
