@@ -23,22 +23,9 @@ type books struct {
 	// one of the last moment is forgotten; where its worker dies too before it can record, no
 	// attempt is left of the request.
 	crashes []time.Time
-	// stops are when workers stood still for longer than their leases. What they were about was taken
-	// for dead and made up for, and they told its outcome after all.
-	stops []silence
 	// stepped says that the clock by which things are due was set meanwhile: what its times say of an
 	// order, and how long anything took by it, is not checked.
 	stepped bool
-}
-
-// stood is how many of the stops the delivery was attempted before and after.
-func (b *books) stood(d deliveryRecord) (n int) {
-	for _, s := range b.stops {
-		if len(d.attempts) > 0 && d.attempts[0].startedAt.Before(s.from) && d.attempts[len(d.attempts)-1].startedAt.After(s.from) {
-			n++
-		}
-	}
-	return n
 }
 
 // forgettable reports whether the claim behind the request may have died with Postgres.
@@ -100,9 +87,13 @@ type attemptRecord struct {
 
 func (a attemptRecord) succeeded() bool { return a.status/100 == 2 && a.outcome == "SUCCESS" }
 
-// sent reports whether the attempt got as far as a request.
+// sent reports whether the history knows that the attempt got as far as a request. An ABANDONED one whose
+// worker told after all what was answered did.
 func (a attemptRecord) sent() bool {
-	return !slices.Contains([]string{"ABANDONED", "DNS_ERROR", "CONNECT_ERROR", "TLS_ERROR", "BLOCKED_TARGET"}, a.outcome)
+	if a.abandoned() {
+		return a.status != 0
+	}
+	return !slices.Contains([]string{"DNS_ERROR", "CONNECT_ERROR", "TLS_ERROR", "BLOCKED_TARGET"}, a.outcome)
 }
 
 // request is the place of the request among left that the attempt made, -1 where there is none. Several
@@ -119,6 +110,9 @@ func (a attemptRecord) request(left []receipt) int {
 	}
 	return found
 }
+
+// abandoned reports whether the attempt was made again because nothing was heard of it in time.
+func (a attemptRecord) abandoned() bool { return a.outcome == "ABANDONED" }
 
 // pair names a delivery by what both sides know of it: the webhook and the event, whose id is the
 // webhook-id of every request.
@@ -245,16 +239,15 @@ func (c *checker) delivery(d deliveryRecord) {
 	}
 	made := 0
 	for _, a := range d.attempts {
-		if a.outcome != "ABANDONED" {
+		if !a.abandoned() {
 			made++
 		}
 	}
-	// An attempt that its worker did not survive is made up for, even the last of the schedule.
-	if allowed := len(w.schedule) + 1 + c.stood(d); made > allowed {
+	if allowed := len(w.schedule) + 1; made > allowed {
 		c.report("I8", "%s of %s to %s has %d attempts, its schedule allows %d", d.id, d.event, w.name, made, allowed)
 	}
-	if d.attemptCount > len(d.attempts) {
-		c.report("I8", "%s of %s to %s counts %d attempts and has %d", d.id, d.event, w.name, d.attemptCount, len(d.attempts))
+	if d.attemptCount > made {
+		c.report("I8", "%s of %s to %s counts %d attempts and has %d", d.id, d.event, w.name, d.attemptCount, made)
 	}
 	c.match(d, w, got)
 }
@@ -264,18 +257,25 @@ func (c *checker) match(d deliveryRecord, w subscribed, got []receipt) {
 	left := slices.Clone(got)
 	var before receipt // what the attempt before was paired with
 	waits := 0
+	next := func(r receipt, a attemptRecord) {
+		// One that is abandoned is made again at once, and uses no step. After a success nothing is planned:
+		// what came after it all the same was begun before it was heard of, or else I3 finds it.
+		if before = r; a.abandoned() || a.succeeded() {
+			before = receipt{}
+			return
+		}
+		waits++
+	}
 	for _, a := range d.attempts {
 		if !a.sent() {
-			before = receipt{}
-			waits++
+			next(receipt{}, a)
 			continue
 		}
 		n := a.request(left)
 		if n < 0 {
 			c.report("I4", "attempt %d of %s of %s to %s is recorded (%s, status %d, %s, %s) and no such request came; %d others did",
 				a.number, d.id, d.event, w.name, a.outcome, a.status, a.timestamp, a.error, len(left))
-			before = receipt{}
-			waits++
+			next(receipt{}, a)
 			continue
 		}
 		r := left[n]
@@ -289,12 +289,11 @@ func (c *checker) match(d deliveryRecord, w subscribed, got []receipt) {
 				c.report("I7", "attempt %d of %s of %s to %s came %s after the one before, not %s", a.number, d.id, d.event, w.name, waited, least)
 			}
 		}
-		before = r
-		waits++
+		next(r, a)
 	}
 	abandoned := 0
 	for _, a := range d.attempts {
-		if a.outcome == "ABANDONED" {
+		if a.abandoned() && !a.sent() {
 			abandoned++
 		}
 	}
@@ -385,7 +384,7 @@ func (b *books) summary() string {
 		statuses[d.status]++
 		attempts += len(d.attempts)
 		for _, a := range d.attempts {
-			if a.outcome == "ABANDONED" {
+			if a.abandoned() {
 				abandoned++
 			}
 		}

@@ -369,6 +369,12 @@ func (g *gate) run(text string, args ...any) {
 	require.NoError(g.t, err)
 }
 
+func (g *gate) count(from string) (n int) {
+	g.t.Helper()
+	require.NoError(g.t, g.admin.QueryRow(g.t.Context(), "SELECT count(*) FROM "+from).Scan(&n))
+	return n
+}
+
 // shut returns when somebody waits at it, and says who: the backends.
 func (g *gate) shut() (waiting []int32) {
 	g.t.Helper()

@@ -123,8 +123,8 @@ func TestFault08_WorkerStoppedAndContinued(t *testing.T) {
 	l := w.emit(20)
 	for n := range either(3, 6) {
 		w.accept(20)
-		waiting := gate.shut()
-		from := time.Now()
+		waiting, lost := gate.shut(), gate.count(`attempts WHERE outcome = 'ABANDONED'`)
+		w.accept(5) // what is attempted meanwhile is recorded too late
 		for _, p := range w.workers {
 			p.signal(syscall.SIGSTOP)
 		}
@@ -150,12 +150,13 @@ func TestFault08_WorkerStoppedAndContinued(t *testing.T) {
 		apptest.EventuallyWithin(t, time.Minute, func() (bool, string) {
 			return len(w.logged("healthy")) > before+20, "the other one does not go on"
 		})
+		apptest.EventuallyWithin(t, time.Minute, func() (bool, string) {
+			return gate.count(`attempts WHERE outcome = 'ABANDONED'`) > lost &&
+				gate.count(`deliveries WHERE last_outcome = 'ABANDONED' AND status = 'RETRYING'`) == 0, "what was theirs is not made again"
+		})
 		for _, p := range w.workers {
 			p.signal(syscall.SIGCONT)
 		}
-		w.mu.Lock()
-		w.books.stops = append(w.books.stops, silence{from, time.Now()})
-		w.mu.Unlock()
 		w.accept(20)
 		other.stop()
 	}

@@ -590,7 +590,7 @@ func (w *world) abandoned() int {
 	n := 0
 	for _, d := range w.books.deliveries {
 		for _, a := range d.attempts {
-			if a.outcome == "ABANDONED" {
+			if a.abandoned() {
 				n++
 			}
 		}

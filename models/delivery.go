@@ -65,9 +65,12 @@ type Delivery struct {
 	Trigger      Trigger // what made the delivery
 	// Body is data shaped by the payload query at match time; nil: the event's data as it is.
 	// Retries and redeliveries send the same bytes because of it.
-	Body         *string
+	Body *string
+	// AttemptCount counts the attempts that were made, but for those that were made again because nothing
+	// was heard of them in time: with automatic ones alone it is at most one more than the schedule's steps.
 	AttemptCount int
-	// ScheduleStep counts the steps of the retry schedule that are used up. Manual attempts use none.
+	// ScheduleStep counts the steps of the retry schedule that are used up. Manual attempts use none, nor
+	// do those that are made again.
 	ScheduleStep int
 	// AttemptTrigger is what the next attempt will be recorded as.
 	AttemptTrigger Trigger

@@ -111,7 +111,7 @@ func (s *Store) expire(ctx context.Context, narrow func(*gorm.DB) *gorm.DB, limi
 			return err
 		}
 		q := tx.Table("deliveries AS d").Select("d.id, d.tenant, d.webhook_id, d.event_type, d.status, d.\"trigger\", d.attempt_count, "+
-			"d.schedule_step, d.attempt_trigger, d.claim_token, d.claimed_at, w.target_url").
+			"d.attempt_trigger, d.claim_token, d.claimed_at, w.target_url").
 			Joins("JOIN webhooks w ON w.id = d.webhook_id").
 			Where("d.status IN ('PENDING', 'RETRYING') AND d.next_attempt_at <= ? AND d.claimed_until <= ?", now, now)
 		text := "? ORDER BY d.next_attempt_at, d.id LIMIT ?"
@@ -130,7 +130,7 @@ func (s *Store) expire(ctx context.Context, narrow func(*gorm.DB) *gorm.DB, limi
 			if err := s.abandon(tx, d, rows[i].TargetURL, now); err != nil {
 				return err
 			}
-			due = append(due, Due{DeliveryID: d.ID, AttemptCount: d.AttemptCount + 1, NextAttemptAt: now})
+			due = append(due, Due{DeliveryID: d.ID, AttemptCount: d.AttemptCount, NextAttemptAt: now})
 			ids = append(ids, d.ID)
 		}
 		for _, k := range counts.sorted() {
@@ -149,8 +149,9 @@ INSERT INTO delivery_minutes AS m (webhook_id, minute, event_type, shard, measur
 ON CONFLICT (webhook_id, minute, event_type, shard, measure) DO UPDATE SET n = m.n + excluded.n`
 
 // abandon writes the attempt of which nothing was heard, and makes its delivery due. What it was
-// asked for, a test or a redelivery, is still to be done. A number that a late record took makes
-// the row go after it.
+// asked for, an attempt of the schedule, a test or a redelivery, is still to be done: it neither counts
+// nor uses a step. A number that is taken, by a late record or one abandoned before, makes the row go
+// after it.
 func (s *Store) abandon(tx *gorm.DB, d *Delivery, targetURL string, now time.Time) error {
 	number := d.AttemptCount + 1
 	var taken []int
@@ -176,14 +177,9 @@ func (s *Store) abandon(tx *gorm.DB, d *Delivery, targetURL string, now time.Tim
 	if err := tx.Create(&attempt).Error; err != nil {
 		return err
 	}
-	step := d.ScheduleStep
-	if d.AttemptTrigger != TriggerManual {
-		step++
-	}
 	return tx.Model(&Delivery{}).Where("id = ?", d.ID).UpdateColumns(map[string]any{
-		"status": DeliveryRetrying, "status_reason": nil, "status_detail": nil, "attempt_count": d.AttemptCount + 1,
-		"schedule_step": step, "next_attempt_at": now, "claim_token": nil, "claimed_at": nil, "claimed_until": nil,
-		"last_outcome": outcome, "last_status": nil,
+		"status": DeliveryRetrying, "status_reason": nil, "status_detail": nil, "next_attempt_at": now,
+		"claim_token": nil, "claimed_at": nil, "claimed_until": nil, "last_outcome": outcome, "last_status": nil,
 	}).Error
 }
 

@@ -43,7 +43,7 @@ func Ended(status DeliveryStatus, reason DeliveryStatusReason, detail string) Di
 	return Disposition{kind: disposeEnded, status: status, reason: reason, detail: detail}
 }
 
-// HandedBack makes the delivery due at once, after an attempt that its worker cut off.
+// HandedBack makes the delivery due at once, after an attempt that its worker cut off. It does not count.
 func HandedBack() Disposition { return Disposition{kind: disposeHandedBack} }
 
 // WebhookEffect is what an attempt means for its webhook.
@@ -81,8 +81,9 @@ type Recorded struct {
 // one transaction. The answers are in the order of the records. It may be repeated: what was
 // recorded already changes nothing and is answered with how the delivery stands.
 //
-// A record is fenced by its claim. Where the claim was lost meanwhile, the attempt takes over its
-// ABANDONED row or becomes one more row of history, and the delivery is left alone, unless the
+// A record is fenced by its claim. Where the claim ran out and the delivery still waits, the attempt
+// takes over its ABANDONED row and decides after all. Where another claim came after it, it completes its
+// ABANDONED row, or becomes one more such row of history, and the delivery is left alone, unless the
 // attempt succeeded.
 func (s *Store) Record(ctx context.Context, records []AttemptRecord) ([]Recorded, error) {
 	for i := range records {

@@ -109,17 +109,17 @@ func TestRecord_OwnClaim(t *testing.T) {
 		{"pending retry", "", models.OutcomeTimeout, retry, models.DeliveryRetrying, "", 1, true},
 		{"pending failed", "", models.OutcomeTimeout, failed, models.DeliveryFailed, models.ReasonRetriesExhausted, 0, false},
 		{"pending aborted", "", models.OutcomeHTTPError, gone, models.DeliveryCancelled, models.ReasonAbortedByReceiver, 0, false},
-		{"pending handed back", "", models.OutcomeAbandoned, models.HandedBack(), models.DeliveryRetrying, "", 1, true},
+		{"pending handed back", "", models.OutcomeAbandoned, models.HandedBack(), models.DeliveryRetrying, "", 0, true},
 		{"retrying success", "status='RETRYING'", models.OutcomeSuccess, models.Succeeded(), models.DeliverySucceeded, "", 0, false},
 		{"retrying retry", "status='RETRYING', schedule_step=2", models.OutcomeDNSError, retry, models.DeliveryRetrying, "", 3, true},
 		{"held success", held, models.OutcomeSuccess, models.Succeeded(), models.DeliverySucceeded, "", 0, false},
 		{"held retry", held, models.OutcomeTimeout, retry, models.DeliveryHeld, models.ReasonWebhookPaused, 1, false},
-		{"held handed back", held, models.OutcomeAbandoned, models.HandedBack(), models.DeliveryHeld, models.ReasonWebhookPaused, 1, false},
+		{"held handed back", held, models.OutcomeAbandoned, models.HandedBack(), models.DeliveryHeld, models.ReasonWebhookPaused, 0, false},
 		{"held failed", held, models.OutcomeTimeout, failed, models.DeliveryFailed, models.ReasonRetriesExhausted, 0, false},
 		{"cancelled success", cancelled, models.OutcomeSuccess, models.Succeeded(), models.DeliverySucceeded, "", 0, false},
 		{"cancelled retry", cancelled, models.OutcomeTimeout, retry, models.DeliveryCancelled, models.ReasonCancelledByUser, 1, false},
 		{"cancelled failed", cancelled, models.OutcomeTimeout, failed, models.DeliveryCancelled, models.ReasonCancelledByUser, 0, false},
-		{"cancelled handed back", cancelled, models.OutcomeAbandoned, models.HandedBack(), models.DeliveryCancelled, models.ReasonCancelledByUser, 1, false},
+		{"cancelled handed back", cancelled, models.OutcomeAbandoned, models.HandedBack(), models.DeliveryCancelled, models.ReasonCancelledByUser, 0, false},
 		{"manual retry", "attempt_trigger='MANUAL'", models.OutcomeTimeout, retry, models.DeliveryRetrying, "", 0, true},
 		{"manual of succeeded fails", "attempt_trigger='MANUAL', succeeded_at=created_at", models.OutcomeTimeout, failed, models.DeliverySucceeded, "", 0, false},
 		{"manual of succeeded to retry", "attempt_trigger='MANUAL', succeeded_at=created_at", models.OutcomeTimeout, retry, models.DeliverySucceeded, "", 0, false},
@@ -142,7 +142,11 @@ func TestRecord_OwnClaim(t *testing.T) {
 			require.True(t, r.Applied, test.name)
 			require.Equal(t, test.want, d.Status, test.name)
 			require.Equal(t, test.want, r.Status, test.name)
-			require.Equal(t, 1, d.AttemptCount, test.name)
+			counts := 1
+			if test.outcome == models.OutcomeAbandoned {
+				counts = 0
+			}
+			require.Equal(t, counts, d.AttemptCount, test.name)
 			require.Equal(t, test.step, d.ScheduleStep, test.name)
 			require.Equal(t, test.due, d.NextAttemptAt != nil, test.name)
 			require.Equal(t, d.NextAttemptAt, r.NextAttemptAt, test.name)
@@ -175,8 +179,9 @@ func TestRecord_LostClaim(t *testing.T) {
 		name string
 		// reach brings a delivery whose first attempt was abandoned to the state.
 		reach func(t *testing.T, store *models.Store, id string)
-		late  models.DeliveryStatus // after a late failure: as it was
-		open  bool
+		// waits says that no other attempt was begun or asked for since: the late one decides after all.
+		waits bool
+		late  models.DeliveryStatus // after a late failure
 	}
 	exec := func(set string) func(*testing.T, *models.Store, string) {
 		return func(t *testing.T, store *models.Store, id string) {
@@ -185,21 +190,32 @@ func TestRecord_LostClaim(t *testing.T) {
 		}
 	}
 	states := []state{
-		{"due again", func(*testing.T, *models.Store, string) {}, models.DeliveryRetrying, true},
+		{"due again", func(*testing.T, *models.Store, string) {}, true, models.DeliveryRetrying},
+		{"abandoned again", func(t *testing.T, store *models.Store, id string) {
+			t.Helper()
+			claimOne(t, store, id, "t2")
+			abandon(t, store, id)
+		}, true, models.DeliveryRetrying},
 		{"claimed by another", func(t *testing.T, store *models.Store, id string) {
 			t.Helper()
 			claimOne(t, store, id, "t2")
-		}, models.DeliveryRetrying, true},
+		}, false, models.DeliveryRetrying},
 		{"failed by another", func(t *testing.T, store *models.Store, id string) {
 			t.Helper()
 			record(t, store, attempt(claimOne(t, store, id, "t2"), models.OutcomeDNSError, models.Ended(models.DeliveryFailed, models.ReasonRetriesExhausted, "")))
-		}, models.DeliveryFailed, false},
+		}, false, models.DeliveryFailed},
 		{"succeeded by another", func(t *testing.T, store *models.Store, id string) {
 			t.Helper()
 			record(t, store, attempt(claimOne(t, store, id, "t2"), models.OutcomeSuccess, models.Succeeded()))
-		}, models.DeliverySucceeded, false},
-		{"held", exec(held), models.DeliveryHeld, true},
-		{"cancelled", exec(cancelled), models.DeliveryCancelled, false},
+		}, false, models.DeliverySucceeded},
+		{"held", exec(held), true, models.DeliveryHeld},
+		{"cancelled", exec(cancelled), true, models.DeliveryCancelled},
+		{"cancelled and redelivered", func(t *testing.T, store *models.Store, id string) {
+			t.Helper()
+			exec(cancelled)(t, store, id)
+			_, err := store.Redeliver(t.Context(), models.Reach{All: true}, id)
+			require.NoError(t, err)
+		}, false, models.DeliveryRetrying},
 	}
 	modelstest.Each(t, func(t *testing.T, store *models.Store) {
 		w := newWebhook(t, store, "acme", nil)
@@ -210,35 +226,75 @@ func TestRecord_LostClaim(t *testing.T) {
 				c := claimOne(t, store, id, "t1")
 				abandon(t, store, id)
 				s.reach(t, store, id)
-				before := delivery(t, store, id)
-				disposition := models.RetryAfter(time.Hour)
+				before, rows := delivery(t, store, id), len(attempts(t, store, id))
+				want, disposition := s.late, models.RetryAfter(time.Hour)
 				if outcome == models.OutcomeSuccess {
-					disposition = models.Succeeded()
+					want, disposition = models.DeliverySucceeded, models.Succeeded()
 				}
 				late := attempt(c, outcome, disposition)
 				r := record(t, store, late)[0]
-				require.False(t, r.Applied, name)
+				require.Equal(t, s.waits, r.Applied, name)
 				d := delivery(t, store, id)
-				if outcome == models.OutcomeSuccess {
-					require.Equal(t, models.DeliverySucceeded, d.Status, name)
-					require.NotNil(t, d.SucceededAt, name)
-				} else {
-					require.Equal(t, s.late, d.Status, name)
-					require.Equal(t, before.NextAttemptAt, d.NextAttemptAt, name)
-					require.Equal(t, before.SucceededAt, d.SucceededAt, name)
+				require.Equal(t, want, d.Status, name)
+				require.Equal(t, want == models.DeliverySucceeded, d.SucceededAt != nil, name)
+				count := before.AttemptCount
+				if s.waits {
+					count++
 				}
-				require.Equal(t, before.AttemptCount, d.AttemptCount, name)
+				require.Equal(t, count, d.AttemptCount, name)
 				require.Equal(t, before.ClaimToken, d.ClaimToken, name)
+				row := late.Attempt
+				if outcome != models.OutcomeSuccess && !s.waits {
+					require.Equal(t, before, d, name)
+					row.Outcome = new(models.OutcomeAbandoned)
+				}
 				made := attempts(t, store, id)
-				require.Len(t, made, before.AttemptCount, name)
-				require.Equal(t, outcome, *made[0].Outcome, name+": takes over the abandoned row")
-				require.Equal(t, late.Attempt, made[0], name)
+				require.Len(t, made, rows, name)
+				require.Equal(t, row, made[0], name+": completes the abandoned row")
 
 				require.Equal(t, d.Status, record(t, store, late)[0].Status, name+": repeated")
 				require.Equal(t, d, delivery(t, store, id), name+": repeated")
 				require.Equal(t, made, attempts(t, store, id), name+": repeated")
 			}
 		}
+	})
+}
+
+// However many claims run out, and however late their outcomes come, what counts is what the schedule
+// allows.
+func TestRecord_LateFailuresAreNotMoreThanTheSchedule(t *testing.T) {
+	t.Parallel()
+	modelstest.Each(t, func(t *testing.T, store *models.Store) {
+		w := newWebhook(t, store, "acme", nil)
+		id := due(t, store, w, 1)[0]
+		var late []models.AttemptRecord
+		for step := range 3 { // of a schedule with two
+			lost := claimOne(t, store, id, fmt.Sprintf("lost %d", step))
+			abandon(t, store, id)
+			late = append(late, attempt(lost, models.OutcomeHTTPError, models.RetryAfter(0)))
+			c := claimOne(t, store, id, fmt.Sprintf("made %d", step))
+			require.Equal(t, step, c.ScheduleStep, "nothing was heard of it: it is made again")
+			disposition := models.RetryAfter(0)
+			if step == 2 {
+				disposition = models.Ended(models.DeliveryFailed, models.ReasonRetriesExhausted, "")
+			}
+			record(t, store, attempt(c, models.OutcomeHTTPError, disposition))
+		}
+		before := delivery(t, store, id)
+		record(t, store, late...)
+		require.Equal(t, before, delivery(t, store, id))
+		require.Equal(t, 3, before.AttemptCount)
+		known, answered := 0, 0
+		for _, a := range attempts(t, store, id) {
+			if *a.Outcome != models.OutcomeAbandoned {
+				known++
+			}
+			if a.ResponseStatus != nil {
+				answered++
+			}
+		}
+		require.Equal(t, 3, known)
+		require.Equal(t, 6, answered, "what was heard late is shown")
 	})
 }
 
@@ -278,6 +334,7 @@ func TestRecord_SameNumberTwice(t *testing.T) {
 			require.Equal(t, "t2", made[0].Token)
 			require.Equal(t, "t1", made[1].Token)
 			require.Equal(t, 2, made[1].Number)
+			require.Equal(t, models.OutcomeAbandoned, *made[1].Outcome)
 			d := delivery(t, store, id)
 			require.Equal(t, 1, d.AttemptCount)
 			require.Equal(t, models.OutcomeHTTPError, *d.LastOutcome)

@@ -12,7 +12,9 @@ SELECT id, tenant, webhook_id, event_type, status, status_reason, status_detail,
   attempt_trigger, next_attempt_at, claim_token, last_outcome, last_status, succeeded_at, completed_at,
   EXISTS (SELECT 1 FROM events WHERE events.id = deliveries.event_id AND erased_at IS NOT NULL)
 FROM deliveries WHERE id = ?`
-	liteMadeAttempts = `SELECT number, token, coalesce(outcome, '') FROM attempts WHERE delivery_id = ? AND number >= ?`
+	liteMadeAttempts = `
+SELECT number, token, coalesce(outcome, ''), coalesce(response_status, total_micros) IS NOT NULL OR error IS NOT NULL
+FROM attempts WHERE delivery_id = ? AND number >= ?`
 	// A worker that was taken for dead replaces the row that says so.
 	liteWriteAttempt = `
 INSERT OR REPLACE INTO attempts (delivery_id, number, tenant, token, "trigger", started_at, ended_at, outcome, error, remote_address,
@@ -75,7 +77,7 @@ func liteLock(tx *liteTx, records []AttemptRecord) (*ledger, error) {
 		}
 		err = tx.query(func(row *sql.Rows) error {
 			var m madeAttempt
-			if err := row.Scan(&m.number, &m.token, &m.outcome); err != nil {
+			if err := row.Scan(&m.number, &m.token, &m.outcome, &m.told); err != nil {
 				return err
 			}
 			d.attempts = append(d.attempts, m)

@@ -17,7 +17,7 @@ FROM deliveries WHERE id = ANY($1::text[]) ORDER BY id FOR UPDATE`
 // In: ids, the lowest number of interest each. Out: the attempts from there on. Nobody adds one
 // without the delivery's lock.
 const pgMadeAttempts = `
-SELECT a.delivery_id, a.number, a.token, coalesce(a.outcome, '')
+SELECT a.delivery_id, a.number, a.token, coalesce(a.outcome, ''), coalesce(a.response_status, a.total_micros) IS NOT NULL OR a.error IS NOT NULL
 FROM unnest($1::text[], $2::integer[]) AS u (id, number)
 JOIN attempts a ON a.delivery_id = u.id AND a.number >= u.number`
 
@@ -123,7 +123,7 @@ func pgLock(ctx context.Context, p *pgSession, records []AttemptRecord) (*ledger
 		for rows.Next() {
 			var id string
 			var m madeAttempt
-			if err := rows.Scan(&id, &m.number, &m.token, &m.outcome); err != nil {
+			if err := rows.Scan(&id, &m.number, &m.token, &m.outcome, &m.told); err != nil {
 				return err
 			}
 			if d := byID[id]; d != nil {

@@ -28,6 +28,7 @@ type madeAttempt struct {
 	number  int
 	token   string
 	outcome Outcome
+	told    bool // its worker told what came of it; of one that was given up for dead it may have done so late
 }
 
 // written is an attempt's row to write: a new one, or one that takes over an abandoned one.
@@ -62,43 +63,50 @@ func (l *ledger) record(r *AttemptRecord) (Recorded, *written) {
 	if d.erased {
 		a.ResponseHeaders, a.ResponseBody = nil, nil
 	}
-	own := slices.IndexFunc(d.attempts, func(m madeAttempt) bool { return m.token == a.Token })
-	fits := d.AttemptCount == a.Number-1 && (d.ClaimToken == nil || *d.ClaimToken == a.Token)
-	var row *written
-	applied := fits
-	switch {
-	case own >= 0 && d.attempts[own].outcome != OutcomeAbandoned, own >= 0 && *a.Outcome == OutcomeAbandoned:
+	own := d.made(a.Token)
+	if own != nil && (own.outcome != OutcomeAbandoned || own.told || *a.Outcome == OutcomeAbandoned) {
 		return d.recorded(true), nil // a repetition
-	case own >= 0:
-		applied = false
-		a.Number = d.attempts[own].number
-		d.attempts[own].outcome = *a.Outcome
-		row = &written{Attempt: &a, takeover: true}
-		l.late(d, r, a.Number)
-	case fits:
-		a.Number = d.next(a.Number)
-		a.Trigger = cmp.Or(a.Trigger, d.AttemptTrigger)
-		row = &written{Attempt: &a}
-		l.attempted(d, r)
-	default:
-		// Its number belongs to the claim that came after it.
-		if d.ClaimToken != nil {
-			a.Number = max(a.Number, d.AttemptCount+2)
-		}
-		a.Number = d.next(a.Number)
-		a.Trigger = cmp.Or(a.Trigger, TriggerAutomatic)
-		row = &written{Attempt: &a}
-		l.late(d, r, a.Number)
 	}
-	if !row.takeover {
-		d.attempts = append(d.attempts, madeAttempt{number: a.Number, token: a.Token, outcome: *a.Outcome})
+	fits := d.AttemptCount == a.Number-1 && (d.ClaimToken == nil || *d.ClaimToken == a.Token)
+	if own != nil && a.Trigger != "" && a.Trigger != d.AttemptTrigger {
+		fits = false // it was given up, and something else was asked for since
+	}
+	switch {
+	case own != nil:
+		a.Number = own.number
+	case d.ClaimToken != nil && !fits:
+		// Its number belongs to the claim that came after it.
+		a.Number = d.next(max(a.Number, d.AttemptCount+2))
+	default:
+		a.Number = d.next(a.Number)
+	}
+	if fits {
+		a.Trigger = cmp.Or(a.Trigger, d.AttemptTrigger)
+		l.attempted(d, r)
+	} else {
+		a.Trigger = cmp.Or(a.Trigger, TriggerAutomatic)
+		l.late(d, r, &a)
+	}
+	if own != nil {
+		own.outcome, own.told = *a.Outcome, true
+	} else {
+		d.attempts = append(d.attempts, madeAttempt{number: a.Number, token: a.Token, outcome: *a.Outcome, told: true})
 		l.counts.add(&d.Delivery, MeasureAttempts)
 	}
-	if a.TotalMicros != nil && *a.Outcome != OutcomeAbandoned {
+	if a.TotalMicros != nil && *r.Attempt.Outcome != OutcomeAbandoned {
 		l.counts.add(&d.Delivery, LatencyBucket(time.Duration(*a.TotalMicros)*time.Microsecond))
 	}
 	l.move(d, r)
-	return d.recorded(applied), row
+	return d.recorded(fits), &written{Attempt: &a, takeover: own != nil}
+}
+
+// made is the attempt that ran under token; nil where there is none yet.
+func (d *entry) made(token string) *madeAttempt {
+	n := slices.IndexFunc(d.attempts, func(m madeAttempt) bool { return m.token == token })
+	if n < 0 {
+		return nil
+	}
+	return &d.attempts[n]
 }
 
 func (d *entry) recorded(applied bool) Recorded {
@@ -115,15 +123,16 @@ func (d *entry) next(number int) int {
 	return number
 }
 
-// attempted moves a delivery whose claim was its own.
+// attempted moves a delivery whose claim was its own, or was given up for dead and is nobody's since. An
+// attempt that was handed back is made again, so it counts for nothing.
 func (l *ledger) attempted(d *entry, r *AttemptRecord) {
 	d.changed, d.free = true, true
-	d.AttemptCount++
 	d.ClaimToken = nil
 	manual := d.AttemptTrigger == TriggerManual
 	d.LastOutcome, d.LastStatus = r.Attempt.Outcome, r.Attempt.ResponseStatus
 	kind := r.Disposition.kind
 	if kind != disposeHandedBack {
+		d.AttemptCount++
 		// What was asked for has been done; after a hand-back it is still to be.
 		d.AttemptTrigger = TriggerAutomatic
 	}
@@ -131,7 +140,7 @@ func (l *ledger) attempted(d *entry, r *AttemptRecord) {
 		l.succeed(d)
 		return
 	}
-	if (kind == disposeRetry || kind == disposeHandedBack) && !manual {
+	if kind == disposeRetry && !manual {
 		d.ScheduleStep++
 	}
 	switch d.Status {
@@ -185,15 +194,20 @@ func (l *ledger) succeed(d *entry) {
 	l.end(d, DeliverySucceeded, "", "")
 }
 
-// late is an attempt whose delivery moved on without it. A success still counts; where it was
-// known before, what is asked of the delivery now goes on. A claim of another stays: it is fenced
-// by the same number.
-func (l *ledger) late(d *entry, r *AttemptRecord, number int) {
-	if number >= d.AttemptCount && (r.Disposition.kind == disposeSucceeded || number == d.AttemptCount) {
-		d.changed = true
-		d.LastOutcome, d.LastStatus = r.Attempt.Outcome, r.Attempt.ResponseStatus
+// late is an attempt whose delivery moved on without it: another one is made in its stead, so it stays
+// ABANDONED, with what came of it. A success still counts; where it was known before, what is asked of
+// the delivery now goes on. A claim of another stays: it is fenced by the same number.
+func (l *ledger) late(d *entry, r *AttemptRecord, a *Attempt) {
+	if r.Disposition.kind != disposeSucceeded {
+		outcome := OutcomeAbandoned
+		a.Outcome = &outcome
+		return
 	}
-	if r.Disposition.kind == disposeSucceeded && d.SucceededAt == nil {
+	if !slices.ContainsFunc(d.attempts, func(m madeAttempt) bool { return m.number > a.Number }) {
+		d.changed = true
+		d.LastOutcome, d.LastStatus = a.Outcome, a.ResponseStatus
+	}
+	if d.SucceededAt == nil {
 		d.changed = true
 		l.succeed(d)
 	}

@@ -27,6 +27,7 @@ type life struct {
 	Reason    models.DeliveryStatusReason
 	Webhook   models.WebhookStatus
 	Attempts  int // in history
+	Count     int // of them, what is not made again
 	Requests  int // at the receiver
 	Step      int // of the schedule that are used up
 	Succeeded bool
@@ -53,10 +54,16 @@ func (l *life) attempt(answer string) {
 	if !l.claimable() {
 		return
 	}
-	manual := l.manual
-	l.manual = false
 	l.Attempts++
 	l.Requests++
+	l.answered(answer)
+}
+
+// answered is an attempt whose outcome is known.
+func (l *life) answered(answer string) {
+	manual := l.manual
+	l.manual = false
+	l.Count++
 	switch answer {
 	case "ok", "ok-disable":
 		l.Succeeded = true
@@ -80,20 +87,16 @@ func (l *life) attempt(answer string) {
 	}
 }
 
-// crash is a worker that dies in the attempt, before or after its request; lateSuccess that it only
-// slept, and comes back with a 2xx.
-func (l *life) crash(lateSuccess bool) {
+// crash is a worker that dies in the attempt, before or after its request; with an answer it only slept,
+// and tells it late.
+func (l *life) crash(answer string) {
 	if !l.claimable() {
 		return
 	}
 	l.Attempts++
-	if !l.manual {
-		l.Step++
-	}
 	l.is(models.DeliveryRetrying, "")
-	if lateSuccess && !l.Succeeded {
-		l.Succeeded = true
-		l.is(models.DeliverySucceeded, "")
+	if answer != "" {
+		l.answered(answer)
 	}
 }
 
@@ -153,8 +156,8 @@ func (l *life) redeliver() {
 // act does a step to the model.
 func (l *life) act(step string) {
 	switch step {
-	case "crash", "sleep":
-		l.crash(step == "sleep")
+	case "crash", "sleep", "sleep-error":
+		l.crash(late[step])
 	case "pause":
 		l.pause()
 	case "resume":
@@ -169,6 +172,9 @@ func (l *life) act(step string) {
 		l.attempt(step)
 	}
 }
+
+// late is what a worker that slept tells at last; one that crashed says nothing.
+var late = map[string]string{"sleep": "ok", "sleep-error": "error"}
 
 // world is the real thing: one delivery among those that live at the same time.
 type world struct {
@@ -219,8 +225,8 @@ func (w *world) act(step string, claimable bool) error {
 	ctx, reach := context.Background(), models.Reach{All: true}
 	var err error
 	switch step {
-	case "crash", "sleep":
-		err = w.crash(ctx, step == "sleep", claimable)
+	case "crash", "sleep", "sleep-error":
+		err = w.crash(ctx, late[step], claimable)
 	case "pause":
 		_, err = w.s.store.SetWebhookStatus(ctx, reach, w.webhook.ID, models.WebhookPaused, models.ReasonByUser, nil)
 	case "resume":
@@ -247,8 +253,8 @@ func (w *world) act(step string, claimable bool) error {
 	return err
 }
 
-// crash claims as a worker would, and lets the claim run out.
-func (w *world) crash(ctx context.Context, wakes, claimable bool) error {
+// crash claims as a worker would, and lets the claim run out. An answer is recorded late.
+func (w *world) crash(ctx context.Context, answer string, claimable bool) error {
 	token := models.NewID("tok_")
 	var claims models.Claims
 	w.s.eventually(w.t, func() (bool, string) {
@@ -266,16 +272,24 @@ func (w *world) crash(ctx context.Context, wakes, claimable bool) error {
 		d := w.s.delivery(w.t, w.id)
 		return d.ClaimToken == nil, describe(d)
 	})
-	if !wakes {
+	if answer == "" {
 		return nil
 	}
-	c, outcome, now, status := claims.Claimed[0], models.OutcomeSuccess, models.Instant(time.Now()), 200
+	c, now := claims.Claimed[0], models.Instant(time.Now())
+	outcome, status, disposition := models.OutcomeSuccess, 200, models.Succeeded()
+	switch {
+	case answer == "ok":
+	case c.ScheduleStep >= modelSteps:
+		outcome, status, disposition = models.OutcomeHTTPError, 500, models.Ended(models.DeliveryFailed, models.ReasonRetriesExhausted, "")
+	default:
+		outcome, status, disposition = models.OutcomeHTTPError, 500, models.RetryAfter(time.Millisecond)
+	}
 	_, err := w.s.store.Record(ctx, []models.AttemptRecord{{
 		Attempt: models.Attempt{
 			DeliveryID: w.id, Number: c.Number, Tenant: c.Tenant, Token: token, Trigger: c.Trigger, StartedAt: now, EndedAt: &now,
 			Outcome: &outcome, ResponseStatus: &status, RequestHeaders: models.Headers{},
 		},
-		WebhookID: w.webhook.ID, EventType: c.EventType, Disposition: models.Succeeded(),
+		WebhookID: w.webhook.ID, EventType: c.EventType, Disposition: disposition,
 	}})
 	return err
 }
@@ -286,14 +300,11 @@ func (w *world) looks() life {
 	webhook, err := w.s.store.WebhookByID(context.Background(), w.webhook.ID)
 	require.NoError(w.t, err)
 	l := life{
-		Status: d.Status, Webhook: webhook.Status, Attempts: len(w.s.attempts(w.t, w.id)), Requests: w.scripts.came(w.event),
+		Status: d.Status, Webhook: webhook.Status, Attempts: len(w.s.attempts(w.t, w.id)), Count: d.AttemptCount, Requests: w.scripts.came(w.event),
 		Step: d.ScheduleStep, Succeeded: d.SucceededAt != nil,
 	}
 	if d.StatusReason != nil {
 		l.Reason = *d.StatusReason
-	}
-	if d.AttemptCount != l.Attempts {
-		l.Attempts = -d.AttemptCount // never equal
 	}
 	return l
 }
@@ -325,7 +336,7 @@ const livesAtOnce = 10
 func TestDelivery_Model(t *testing.T) {
 	t.Parallel()
 	// What the receiver answers is what happens most.
-	kinds := []string{"ok", "error", "error", "error", "reset", "gone", "abort", "ok-disable", "crash", "crash", "sleep", "pause", "resume", "resume", "disable", "cancel", "redeliver", "redeliver"}
+	kinds := []string{"ok", "error", "error", "error", "reset", "gone", "abort", "ok-disable", "crash", "crash", "sleep", "sleep-error", "pause", "resume", "resume", "disable", "cancel", "redeliver", "redeliver"}
 	onEach(t, func(t *testing.T, s *stack) {
 		all := &scripts{next: map[string]string{}, requests: map[string]int{}}
 		receiver := receivertest.New(t, receivertest.Default(all.answer))

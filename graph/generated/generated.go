@@ -1043,7 +1043,9 @@ type Delivery implements Node {
   statusDetail: String
   """What made it: the event, a test, a replay."""
   trigger: AttemptTrigger!
-  """How many attempts were made. Waiting is not an attempt."""
+  """
+  How many attempts were made. Waiting is not an attempt, and one that is ABANDONED and made again does not count.
+  """
   attemptCount: Int!
   """When the next attempt is due; null when none is planned."""
   nextAttemptAt: Time
@@ -1211,7 +1213,10 @@ enum AttemptOutcome {
   BLOCKED_TARGET
   """The answer broke off or was malformed."""
   RESPONSE_ERROR
-  """The worker died before it could tell; the request may or may not have been sent."""
+  """
+  The worker died, stopped or was out of reach before it could tell; the request may or may not have been sent. The
+  delivery was attempted again, without using a step of its schedule. What the worker told later is shown.
+  """
   ABANDONED
 }
 
