@@ -75,7 +75,9 @@ func (c *Client) Do(ctx context.Context, request Request) Result {
 	if timeout <= 0 {
 		timeout = defaultTimeout
 	}
-	observed := &observation{deadline: started.Add(timeout), wire: wireLimit(c.keep)}
+	observed := &observation{
+		deadline: started.Add(timeout), wire: wireLimit(c.keep), written: request.Written, answered: request.Answered,
+	}
 	bounded, cancel := context.WithDeadline(ctx, observed.deadline)
 	defer cancel()
 	bounded = context.WithValue(bounded, attemptKey{}, observed)

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -168,6 +169,33 @@ func TestAttemptReportsWhatTheReceiverAsksFor(t *testing.T) {
 
 	receiver.Answer(receivertest.Status(429, "Retry-After", strings.Repeat("9", 5000)))
 	require.Len(t, do(t, client, newRequest(t, receiver.URL(), ample)).RetryAfter, 100)
+}
+
+// Who sends learns when the request was written and when its answer began, once each, over either
+// protocol, and of neither where nothing was sent.
+func TestAttemptTellsWhenItWasWrittenAndAnswered(t *testing.T) {
+	t.Parallel()
+	for name, options := range map[string][]receivertest.Option{"HTTP/1.1": nil, "HTTP/2": {receivertest.HTTP2()}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			receiver := receivertest.New(t, options...)
+			request := newRequest(t, receiver.URL(), ample)
+			var written, answered atomic.Int32
+			request.Written = func() { written.Add(1) }
+			request.Answered = func() { answered.Add(1) }
+			require.Equal(t, egress.Success, do(t, newClient(t, receiver), request).Outcome)
+			require.EqualValues(t, 1, answered.Load())
+			// Over HTTP/2 the answer may be quicker than the word of it.
+			require.Eventually(t, func() bool { return written.Load() == 1 }, ample, time.Millisecond)
+		})
+	}
+	t.Run("no connection", func(t *testing.T) {
+		t.Parallel()
+		request := newRequest(t, "http://10.0.0.1/", ample)
+		request.Written = func() { t.Error("written") }
+		request.Answered = func() { t.Error("answered") }
+		require.Equal(t, egress.BlockedTarget, do(t, newClient(t, nil), request).Outcome)
+	})
 }
 
 func TestAttemptIsAbandonedWhenItsCallerStops(t *testing.T) {

@@ -12,6 +12,8 @@ type observation struct {
 	deadline time.Time
 	wire     int64 // how many bytes of body it may read
 
+	written, answered func() // see Request; nil: nobody wants to know
+
 	mu        sync.Mutex
 	timing    Timing
 	remote    string
@@ -29,6 +31,7 @@ func (o *observation) trace() *httptrace.ClientTrace {
 	return &httptrace.ClientTrace{
 		GotConn:              o.gotConn,
 		WroteHeaderField:     func(string, []string) { o.wroteHeader() },
+		WroteRequest:         o.wroteRequest,
 		GotFirstResponseByte: o.firstByte,
 	}
 }
@@ -57,11 +60,28 @@ func (o *observation) wroteHeader() {
 	o.begun = true
 }
 
+func (o *observation) wroteRequest(info httptrace.WroteRequestInfo) {
+	o.mu.Lock()
+	tell := o.written
+	if info.Err != nil || tell == nil {
+		o.mu.Unlock()
+		return
+	}
+	o.written = nil
+	o.mu.Unlock()
+	tell()
+}
+
 func (o *observation) firstByte() {
 	o.mu.Lock()
-	defer o.mu.Unlock()
 	if o.timing.FirstByte == 0 {
 		o.timing.FirstByte = time.Since(o.sent)
+	}
+	tell := o.answered
+	o.answered = nil
+	o.mu.Unlock()
+	if tell != nil {
+		tell()
 	}
 }
 

@@ -19,6 +19,10 @@ type Request struct {
 	Signer    *signing.Signer
 	Timeout   time.Duration // over everything; 0 means 15 s
 	Version   string        // of this server, in the user agent; "" leaves it out
+	// Written and Answered, where set, are called once each at most, while the attempt runs or just after
+	// it: when the whole request has been handed to the connection or its buffer, which is then emptied, and
+	// when the first byte of its answer is there. They must not block.
+	Written, Answered func()
 }
 
 // fixedHeaders is how many headers every request has.

@@ -78,28 +78,35 @@ func (w *Worker) attempt(c claim, place *place) (models.AttemptRecord, *models.R
 	var took time.Duration
 	defer func() { w.share.give(slot, took) }()
 
+	var limited *rateStart
 	if r.rate > 0 {
 		answer, err := w.limiter.ask(start, rateAsk{
-			webhookID: c.WebhookID, rate: r.rate, returning: c.Waited == models.ReasonRateLimited, created: c.CreatedAt,
+			webhookID: c.WebhookID, rate: r.rate, returning: c.Waited == models.ReasonRateLimited, created: c.CreatedAt, late: r.way.usually(),
 		})
 		switch {
 		case err != nil:
 			w.opt.Logger.DebugContext(start, "rate limit not known, delivery waits", "delivery", c.DeliveryID, "error", err)
 			return models.AttemptRecord{}, w.held(c, heldByRate, spread(unlimitedRetry))
 		case !answer.granted:
-			return models.AttemptRecord{}, w.held(c, heldByRate, inGroups(answer.wait, r.rate))
-		case !w.limiter.begin(start, answer):
+			return models.AttemptRecord{}, w.held(c, heldByRate, answer.comeBack())
+		}
+		if limited = w.limiter.begin(start, answer, &r.way); limited == nil {
 			return models.AttemptRecord{}, w.held(c, heldByRate, shortestWait)
 		}
+		defer limited.end()
 	}
 	started := time.Now()
 	if started.Sub(c.at) > startWithin || w.attempts.Err() != nil {
+		limited.unused()
 		return models.AttemptRecord{}, w.held(c, heldBack, spread(lateDelay))
 	}
 	now := w.opt.Store.Clock()
 	request := egress.Request{
 		ID: c.EventID, Target: r.target, Headers: r.headers, Timestamp: now, Timeout: r.timeout,
 		Body: models.Envelope(c.EventType, c.EventTimestamp, c.Data), Signer: r.signerAt(now), Version: w.opt.Version,
+	}
+	if limited != nil {
+		request.Written, request.Answered = limited.written, limited.answered
 	}
 	result := w.opt.Client.Do(w.attempts, request)
 	// What is told and compared is the database's time, however wrong this process's own clock is.
@@ -109,9 +116,6 @@ func (w *Worker) attempt(c claim, place *place) (models.AttemptRecord, *models.R
 	}
 	took = result.EndedAt.Sub(result.StartedAt)
 	told = verdictOf(result)
-	if r.rate > 0 {
-		w.limiter.reportSlow(w.attempts, c.WebhookID, r.arrivedLate(result.Timing))
-	}
 	w.metrics.observe(c, result)
 	return w.recordOf(c.Claim, r, request, result), nil
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/singleflight"
@@ -32,29 +31,7 @@ type receiver struct {
 	// While a rotation overlaps, signer signs with both keys and after has the new one alone.
 	overlapEnds time.Time
 	after       *signing.Signer
-	// usual is about the least that its answers take, in nanoseconds.
-	usual atomic.Int64
-}
-
-// longestDelay bounds how much of an answer's time counts as its request's way.
-const longestDelay = 250 * time.Millisecond
-
-// arrivedLate says how much later than others a request may have come to the receiver, by how it was
-// answered: at least as late as its connection was made, and as late as its answer was, since where
-// that time went cannot be seen from here. What networkMargin is for is not counted.
-func (r *receiver) arrivedLate(t egress.Timing) time.Duration {
-	connected := t.DNS + t.Connect + t.TLS
-	if t.FirstByte == 0 {
-		return connected // nobody knows
-	}
-	took := t.Total - connected
-	usual := time.Duration(r.usual.Load())
-	if usual == 0 || took < usual {
-		r.usual.Store(int64(took))
-		return connected
-	}
-	r.usual.Store(int64(usual + (took-usual)/64)) // slow to forget
-	return connected + min(max(took-usual-networkMargin/2, 0), longestDelay)
+	way         way
 }
 
 func (r *receiver) signerAt(now time.Time) *signing.Signer {

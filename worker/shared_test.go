@@ -1,14 +1,20 @@
 package worker_test
 
 import (
+	"context"
 	"fmt"
+	"net"
+	"net/netip"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/intervengine/webhooks/egress"
 	"github.com/intervengine/webhooks/models"
 	"github.com/intervengine/webhooks/worker"
 	"github.com/intervengine/webhooks/worker/receivertest"
@@ -84,6 +90,82 @@ func TestI9_TheRateHoldsOverAFlush(t *testing.T) {
 			s.ended(t, d.ID)
 		}
 		noSecondOver(t, rate, receiver.Requests())
+	})
+}
+
+// lateListener hands what comes first on each of its first connections over late: the receiver's machine is
+// busy.
+type lateListener struct {
+	net.Listener
+	left atomic.Int32
+	by   time.Duration
+}
+
+func (l *lateListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err == nil && l.left.Add(-1) >= 0 {
+		conn = &lateConn{Conn: conn, by: l.by}
+	}
+	return conn, err
+}
+
+type lateConn struct {
+	net.Conn
+	once sync.Once
+	by   time.Duration
+}
+
+func (c *lateConn) Read(buffer []byte) (int, error) {
+	n, err := c.Conn.Read(buffer)
+	c.once.Do(func() { <-time.After(c.by) })
+	return n, err
+}
+
+// The first requests are late to come, and those of the next second are not: the receiver is slow to
+// take them, or the worker to send them.
+func TestI9_TheRateHoldsForWhatComesLate(t *testing.T) {
+	t.Parallel()
+	const rate = 5
+	test := func(t *testing.T, s *stack, receiver *receivertest.Receiver, url string, change ...func(*worker.Options)) {
+		t.Helper()
+		w, _ := s.webhook(t, url, func(w *models.Webhook) { w.RateLimitPerSecond = new(rate) })
+		for range 2 {
+			s.start(t, change...)
+		}
+		for _, d := range s.emit(t, 3*rate, w) {
+			s.ended(t, d.ID)
+		}
+		noSecondOver(t, rate, receiver.Requests())
+	}
+	t.Run("at the receiver", func(t *testing.T) {
+		t.Parallel()
+		onEach(t, func(t *testing.T, s *stack) {
+			listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+			require.NoError(t, err)
+			late := &lateListener{Listener: listener, by: 800 * time.Millisecond}
+			late.left.Store(rate)
+			receiver := receivertest.New(t, receivertest.Listener(late))
+			test(t, s, receiver, receiver.URL())
+		})
+	})
+	t.Run("from the worker", func(t *testing.T) {
+		t.Parallel()
+		onEach(t, func(t *testing.T, s *stack) {
+			receiver := receivertest.New(t)
+			var left atomic.Int32
+			left.Store(rate)
+			client := egress.NewClient(egress.Options{
+				Guard: egress.NewGuard([]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}),
+				Lookup: func(context.Context, string) ([]netip.Addr, error) {
+					if left.Add(-1) >= 0 {
+						<-time.After(1300 * time.Millisecond)
+					}
+					return []netip.Addr{netip.MustParseAddr("127.0.0.1")}, nil
+				},
+			})
+			t.Cleanup(client.Close)
+			test(t, s, receiver, receiver.NamedURL(), func(o *worker.Options) { o.Client = client })
+		})
 	})
 }
 

@@ -164,7 +164,7 @@ func (w *Worker) Stop(ctx context.Context) error {
 	w.stopOnce.Do(func() { close(w.stopping) })
 	w.duties.Wait()
 	return errors.Join(err, w.claimer.Stop(ctx), w.recorder.Stop(ctx), w.releaser.Stop(ctx),
-		w.limiter.asks.Stop(ctx), w.circuits.asks.Stop(ctx), w.circuits.reports.Stop(ctx))
+		w.limiter.stop(ctx), w.circuits.asks.Stop(ctx), w.circuits.reports.Stop(ctx))
 }
 
 // Handle attempts the deliveries that ids name, as far as they are due, and returns when all that
