@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"crypto/rand"
+	"sync"
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
@@ -55,15 +56,22 @@ func (e *embedded) tick(ctx context.Context) {
 type steadyClock struct {
 	server *miniredis.Miniredis
 	start  time.Time
+	mu     sync.Mutex
 }
 
-func (c steadyClock) tell() { c.server.SetTime(c.start.Add(time.Since(c.start)).UTC()) }
+// tell never sets the clock back: a caller that was slow between looking at the time and telling it would
+// let the commands of others be of a time before they were sent.
+func (c *steadyClock) tell() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.server.SetTime(c.start.Add(time.Since(c.start)).UTC())
+}
 
 // DialHook leaves dialling as it is.
-func (steadyClock) DialHook(next redis.DialHook) redis.DialHook { return next }
+func (*steadyClock) DialHook(next redis.DialHook) redis.DialHook { return next }
 
 // ProcessHook tells the time before a command.
-func (c steadyClock) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+func (c *steadyClock) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
 		c.tell()
 		return next(ctx, cmd)
@@ -71,7 +79,7 @@ func (c steadyClock) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 }
 
 // ProcessPipelineHook tells the time before commands.
-func (c steadyClock) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+func (c *steadyClock) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return func(ctx context.Context, cmds []redis.Cmder) error {
 		c.tell()
 		return next(ctx, cmds)

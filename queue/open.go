@@ -102,7 +102,7 @@ func Open(ctx context.Context, opts Options) (*Conn, error) {
 	c.tune()
 	c.client = redis.NewClient(c.redisOpt)
 	if c.embedded != nil {
-		c.client.AddHook(steadyClock{c.embedded.server, time.Now()})
+		c.client.AddHook(&steadyClock{server: c.embedded.server, start: time.Now()})
 	}
 	capturing := c.hooked(c.capture)
 	c.sender = asynq.NewClientFromRedisClient(capturing)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -399,4 +400,24 @@ func TestClosedRefuses(t *testing.T) {
 	require.NoError(t, conn.Close())
 	require.NoError(t, conn.Close())
 	require.ErrorIs(t, conn.Enqueue(t.Context(), itemsOf(deliveryIDs(1))), ErrClosed)
+}
+
+// The embedded Redis never shows a time before the one at which it was asked, however many ask at once: rates
+// are counted by it.
+func TestEmbedded_TheTimeIsOfTheAskOrLater(t *testing.T) {
+	t.Parallel()
+	conn := open(t, "")
+	var all sync.WaitGroup
+	for range 16 {
+		all.Go(func() {
+			for range 500 {
+				asked := time.Now()
+				at, err := conn.Client().Time(context.Background()).Result()
+				if !assert.NoError(t, err) || !assert.WithinRange(t, at, asked.Truncate(time.Microsecond), time.Now()) {
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
 }
