@@ -122,6 +122,13 @@ func TestMovingDueTasksLeavesTimeForOthers(t *testing.T) {
 	require.LessOrEqual(t, asked.Load(), most)
 }
 
+// What was scheduled before asynq's first round, or while Redis is away, is looked for again, not forgotten.
+func TestPace_LooksAgain(t *testing.T) {
+	t.Parallel()
+	p := &pickup{conn: open(t, "")}
+	require.False(t, p.forwardDue(t.Context()).IsZero())
+}
+
 func TestScheduledByAnotherProcess(t *testing.T) {
 	t.Parallel()
 	server := startRedis(t)

@@ -216,11 +216,13 @@ func (p *pickup) pace(ctx context.Context) {
 	}
 }
 
-// forwardDue moves what is due and returns when the next task is; zero where none is known.
+// forwardDue moves what is due and returns when the next task is; zero where none is. Where that
+// cannot be known yet, it is when to look again.
 func (p *pickup) forwardDue(ctx context.Context) time.Time {
+	again := p.conn.now().Add(forwardInterval / 10)
 	call := p.forward.Load()
 	if call == nil || p.conn.health.away.Load() {
-		return time.Time{} // asynq's own rounds move it
+		return again // asynq has not had its first round, or moves it when Redis is back
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.conn.opts.Timeout)
 	defer cancel()
@@ -231,14 +233,17 @@ func (p *pickup) forwardDue(ctx context.Context) time.Time {
 		args[first], args[first+2] = forwardNow(now), now.UnixNano()
 		reply := p.conn.client.Do(ctx, args...)
 		if reply.Err() != nil {
-			return time.Time{}
+			return again
 		}
 		if p.forwarded(ctx, reply) < forwardBatch {
 			break
 		}
 	}
 	head, err := p.conn.client.ZRangeWithScores(ctx, keyScheduled, 0, 0).Result()
-	if err != nil || len(head) == 0 {
+	if err != nil {
+		return again
+	}
+	if len(head) == 0 {
 		return time.Time{}
 	}
 	return time.UnixMilli(int64(head[0].Score * 1000))

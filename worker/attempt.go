@@ -8,8 +8,6 @@ import (
 	"runtime/debug"
 	"time"
 
-	"golang.org/x/sync/semaphore"
-
 	"github.com/intervengine/webhooks/egress"
 	"github.com/intervengine/webhooks/models"
 )
@@ -137,13 +135,13 @@ func coarse(d time.Duration) time.Duration {
 
 // place is a delivery's place in the room.
 type place struct {
-	room *semaphore.Weighted
+	room *room
 	held bool
 }
 
 func (p *place) leave() {
 	if p.held {
-		p.room.Release(1)
+		p.room.leave(1)
 		p.held = false
 	}
 }
@@ -174,7 +172,7 @@ func (w *Worker) stand(ctx context.Context, t *slot, p *place) bool {
 	if w.share.leave(t) {
 		return false
 	}
-	if p.room.Acquire(ctx, 1) != nil {
+	if p.room.comeBack(ctx) != nil {
 		w.share.give(t, 0)
 		t.after = shortestWait
 		return false

@@ -54,6 +54,39 @@ func BenchmarkFairness(b *testing.B) {
 	}
 }
 
+// BenchmarkBacklog measures how much of what its slots could do a webhook with a backlog gets.
+func BenchmarkBacklog(b *testing.B) {
+	for _, kind := range []string{"embedded", "production"} {
+		for name, backlog := range map[string]struct {
+			concurrency, slots, deliveries int
+			takes                          time.Duration
+		}{
+			"fast and narrow": {16, 4, 600, 20 * time.Millisecond},
+			"wider":           {64, 16, 960, 100 * time.Millisecond},
+			"slow":            {16, 4, 60, 200 * time.Millisecond},
+		} {
+			b.Run(kind+"/"+name, func(b *testing.B) {
+				for range b.N {
+					s := production
+					if kind == "embedded" {
+						s = embedded
+					}
+					stack := s(b)
+					receiver := receivertest.New(b, receivertest.Default(receivertest.Delay(backlog.takes, receivertest.Status(200))))
+					w, _ := stack.webhook(b, receiver.URL())
+					stack.emit(b, backlog.deliveries, w)
+					p := stack.start(b, func(o *worker.Options) { o.Concurrency = backlog.concurrency })
+					got := receiver.Wait(b, backlog.deliveries)
+					took := got[len(got)-1].At.Sub(got[0].At)
+					least := time.Duration(backlog.deliveries/backlog.slots-1) * backlog.takes
+					b.ReportMetric(100*float64(least)/float64(took), "%busy")
+					p.stop()
+				}
+			})
+		}
+	}
+}
+
 // p99 of n deliveries, one after the other each few milliseconds.
 func p99(b *testing.B, s *stack, w models.Webhook, receiver *receivertest.Receiver, n int) time.Duration {
 	b.Helper()

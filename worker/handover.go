@@ -13,14 +13,11 @@ func (w *Worker) Reserve(n int) (places int, leased time.Duration) {
 	if w.attempts.Err() != nil {
 		return 0, lease
 	}
-	for n = min(n, w.opt.Concurrency); n > 0 && !w.room.TryAcquire(int64(n)); {
-		n /= 2
-	}
-	return n, lease
+	return w.room.try(n), lease
 }
 
 // Release gives back places that were reserved and are not needed.
-func (w *Worker) Release(places int) { w.room.Release(int64(places)) }
+func (w *Worker) Release(places int) { w.room.leave(places) }
 
 // Attempt makes the attempts of claims, for each of which a place was reserved, and returns at once.
 // since is a time from before they were claimed, by this process's own clock.

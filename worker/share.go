@@ -80,13 +80,14 @@ func (s *share) take(webhookID string) *slot {
 		t.at = h.line.PushBack(t)
 		return t
 	}
-	t.after = h.sendBack(now, turn)
+	t.after = h.sendBack(now, turn, h.line.Len())
 	return t
 }
 
-// sendBack says when one that finds no slot comes again: behind all that were sent back before.
-func (h *holding) sendBack(now time.Time, turn time.Duration) time.Duration {
-	if earliest := now.Add(shortestWait + turn*time.Duration(h.line.Len())); h.returned.Before(earliest) {
+// sendBack says when one that finds no slot comes again: behind all that were sent back before, and
+// behind so many in line, where nobody stands for longer than its patience.
+func (h *holding) sendBack(now time.Time, turn time.Duration, ahead int) time.Duration {
+	if earliest := now.Add(shortestWait + min(turn*time.Duration(ahead), patience)); h.returned.Before(earliest) {
 		h.returned = earliest
 	}
 	h.returned = h.returned.Add(min(turn, slowestReturn))
@@ -122,7 +123,8 @@ func (s *share) leave(t *slot) bool {
 	h, now := s.held[t.webhookID], s.now()
 	h.line.Remove(t.at)
 	t.at = nil
-	t.after = h.sendBack(now, h.expected(now)/time.Duration(s.limit))
+	// Those who still stand there came later.
+	t.after = h.sendBack(now, h.expected(now)/time.Duration(s.limit), 0)
 	return true
 }
 

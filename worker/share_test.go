@@ -43,6 +43,40 @@ func TestShare_WhoLeavesTheLineComesBackLater(t *testing.T) {
 	assert.True(t, isHeld(next))
 }
 
+// How long the attempts take is not known yet, so all stand in line, and lose patience together: they
+// come back one after the other, not each behind all the others.
+func TestShare_ALineThatLosesPatienceComesBackSoon(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newShare(4, time.Now)
+		for range 4 {
+			s.take("a")
+		}
+		line := make([]*slot, 56)
+		for n := range line {
+			line[n] = s.take("a")
+		}
+		time.Sleep(patience)
+		for n, waiting := range line {
+			assert.True(t, s.leave(waiting))
+			assert.LessOrEqual(t, waiting.after, shortestWait+time.Duration(n+1)*slowestReturn)
+		}
+	})
+}
+
+// Whatever an attempt takes by now, nobody stands in line for longer than its patience.
+func TestShare_NobodyWaitsForALineThatIsGone(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newShare(1, time.Now)
+		for range 100 {
+			s.take("a")
+		}
+		time.Sleep(patience)
+		assert.LessOrEqual(t, s.take("a").after, shortestWait+patience+slowestReturn)
+	})
+}
+
 func TestShare_AQuietWebhookIsForgotten(t *testing.T) {
 	t.Parallel()
 	s := newShare(1, time.Now)

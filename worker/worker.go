@@ -88,7 +88,7 @@ var errStopping = errors.New("worker is stopping")
 type Worker struct {
 	opt       Options
 	receivers *receivers
-	room      *semaphore.Weighted
+	room      *room
 	share     *share
 	lines     *semaphore.Weighted
 	limiter   *limiter
@@ -121,7 +121,7 @@ func New(opt Options) (*Worker, error) {
 			store: opt.Store, keyring: opt.Keyring, timeout: opt.Timeout, schedule: opt.Schedule,
 			byID: map[string]*receiver{}, complained: map[string]time.Time{},
 		},
-		room:     semaphore.NewWeighted(int64(opt.Concurrency)),
+		room:     newRoom(opt.Concurrency),
 		share:    newShare(int(float64(opt.Concurrency)*opt.WebhookShare), time.Now),
 		lines:    semaphore.NewWeighted(maxLines),
 		limiter:  newLimiter(opt.Redis),
@@ -159,7 +159,7 @@ func (w *Worker) Stop(ctx context.Context) error {
 	// recorded or handed back.
 	err := w.lines.Acquire(ctx, maxLines)
 	if err == nil {
-		err = w.room.Acquire(ctx, int64(w.opt.Concurrency))
+		err = w.room.empty(ctx, w.opt.Concurrency)
 	}
 	w.stopOnce.Do(func() { close(w.stopping) })
 	w.duties.Wait()
@@ -170,12 +170,6 @@ func (w *Worker) Stop(ctx context.Context) error {
 // Handle attempts the deliveries that ids name, as far as they are due, and returns when all that
 // it attempted is recorded. An error means a fault of ours: the task will come again.
 func (w *Worker) Handle(ctx context.Context, ids []string) error {
-	for len(ids) > w.opt.Concurrency {
-		if err := w.Handle(ctx, ids[:w.opt.Concurrency]); err != nil {
-			return err
-		}
-		ids = ids[w.opt.Concurrency:]
-	}
 	ids, underWay := w.running.split(ids)
 	if err := w.handle(ctx, ids); err != nil {
 		return err
@@ -196,26 +190,30 @@ func (w *Worker) Handle(ctx context.Context, ids []string) error {
 
 // handle is Handle for deliveries that are not under way here.
 func (w *Worker) handle(ctx context.Context, ids []string) error {
-	if len(ids) == 0 {
-		return nil
-	}
-	// Room before the claim: what is claimed must start at once.
-	if err := w.room.Acquire(ctx, int64(len(ids))); err != nil {
-		return fmt.Errorf("wait for room: %w", err)
-	}
-	if w.attempts.Err() != nil {
-		w.room.Release(int64(len(ids)))
-		return errStopping
-	}
-	claims, err := w.claimAll(ctx, ids)
-	w.room.Release(int64(len(ids) - len(claims)))
 	var all sync.WaitGroup
-	for _, c := range claims {
-		r := w.running.add(c)
-		all.Go(func() { w.deliver(c, r) })
+	defer all.Wait()
+	for len(ids) > 0 {
+		// Room before the claim: what is claimed must start at once.
+		places, err := w.room.enter(ctx, len(ids))
+		if err != nil {
+			return fmt.Errorf("wait for room: %w", err)
+		}
+		if w.attempts.Err() != nil {
+			w.room.leave(places)
+			return errStopping
+		}
+		claims, err := w.claimAll(ctx, ids[:places])
+		w.room.leave(places - len(claims))
+		for _, c := range claims {
+			r := w.running.add(c)
+			all.Go(func() { w.deliver(c, r) })
+		}
+		if err != nil {
+			return err
+		}
+		ids = ids[places:]
 	}
-	all.Wait()
-	return err
+	return nil
 }
 
 // claimAll claims each id together with whatever other tasks are claiming at the moment.

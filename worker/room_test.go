@@ -1,0 +1,64 @@
+package worker
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// A task that waits for all of its places at once would leave those empty that come free meanwhile.
+func TestRoom_ATaskTakesWhatIsFree(t *testing.T) {
+	t.Parallel()
+	r := newRoom(4)
+	got, err := r.enter(t.Context(), 3)
+	require.NoError(t, err)
+	require.Equal(t, 3, got)
+	got, err = r.enter(t.Context(), 32)
+	require.NoError(t, err)
+	require.Equal(t, 1, got)
+	require.Zero(t, r.try(1))
+	r.leave(2)
+	require.Equal(t, 2, r.try(5))
+}
+
+// Who holds a slot of its webhook and a claim that grows old does not wait behind tasks.
+func TestRoom_WhoComesBackGoesFirst(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := newRoom(1)
+		require.Equal(t, 1, r.try(1))
+		var order []string
+		wait := func(who string, in func() error) {
+			go func() {
+				if err := in(); err != nil {
+					who += " gave up"
+				}
+				order = append(order, who)
+			}()
+			synctest.Wait()
+		}
+		enter := func(ctx context.Context) func() error {
+			return func() error {
+				_, err := r.enter(ctx, 2)
+				return err
+			}
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		wait("first", enter(ctx))
+		wait("second", enter(t.Context()))
+		wait("back", func() error { return r.comeBack(t.Context()) })
+		cancel()
+		synctest.Wait()
+		for range 2 {
+			r.leave(1)
+			assert.Zero(t, r.try(1), "others wait")
+			synctest.Wait()
+		}
+		assert.Equal(t, []string{"first gave up", "back", "second"}, order)
+		r.leave(1)
+		require.NoError(t, r.empty(t.Context(), 1))
+	})
+}
