@@ -24,7 +24,8 @@ const (
 // which a stopped process cannot fool.
 type claim struct {
 	*models.Claim
-	at time.Time
+	at     time.Time
+	member *member // among those that were claimed with it
 }
 
 func (c claim) key() models.ClaimKey {
@@ -54,6 +55,7 @@ func (w *Worker) deliver(c claim, r *running) {
 // attempt passes every gate in turn, the shared ones last, and makes the attempt. A release says
 // that none was made.
 func (w *Worker) attempt(c claim, place *place) (models.AttemptRecord, *models.Release) {
+	defer c.member.leave()
 	// Waiting for anything ends when it is too late to start.
 	start, cancel := context.WithDeadline(w.attempts, c.at.Add(startWithin))
 	defer cancel()
@@ -69,8 +71,20 @@ func (w *Worker) attempt(c claim, place *place) (models.AttemptRecord, *models.R
 	told := tellsNothing
 	defer func() { w.circuits.settle(leave, told) }()
 
+	// Most of a backlog is too fast, and must not hold slots to be told so.
+	grant, release := w.askRate(start, c, r)
+	if release != nil {
+		return models.AttemptRecord{}, release
+	}
+	until := start
+	if r.rate > 0 {
+		var cancel context.CancelFunc
+		until, cancel = context.WithDeadline(start, grant.last())
+		defer cancel()
+	}
 	slot := w.share.take(c.WebhookID)
-	if !w.stand(start, slot, place) {
+	if !w.stand(until, slot, place) {
+		w.limiter.giveBack(grant)
 		return models.AttemptRecord{}, w.held(c, heldByShare, slot.after)
 	}
 	var took time.Duration
@@ -78,17 +92,7 @@ func (w *Worker) attempt(c claim, place *place) (models.AttemptRecord, *models.R
 
 	var limited *rateStart
 	if r.rate > 0 {
-		answer, err := w.limiter.ask(start, rateAsk{
-			webhookID: c.WebhookID, rate: r.rate, returning: c.Waited == models.ReasonRateLimited, created: c.CreatedAt, late: r.way.usually(),
-		})
-		switch {
-		case err != nil:
-			w.opt.Logger.DebugContext(start, "rate limit not known, delivery waits", "delivery", c.DeliveryID, "error", err)
-			return models.AttemptRecord{}, w.held(c, heldByRate, spread(unlimitedRetry))
-		case !answer.granted:
-			return models.AttemptRecord{}, w.held(c, heldByRate, answer.comeBack())
-		}
-		if limited = w.limiter.begin(start, answer, &r.way); limited == nil {
+		if limited = w.limiter.begin(grant, &r.way); limited == nil {
 			return models.AttemptRecord{}, w.held(c, heldByRate, shortestWait)
 		}
 		defer limited.end()
@@ -116,6 +120,27 @@ func (w *Worker) attempt(c claim, place *place) (models.AttemptRecord, *models.R
 	told = verdictOf(result)
 	w.metrics.observe(c, result)
 	return w.recordOf(c.Claim, r, request, result), nil
+}
+
+// askRate waits until the delivery may start as far as its webhook's rate goes. A release says that it may
+// not. Without a rate it grants nothing.
+func (w *Worker) askRate(start context.Context, c claim, r *receiver) (rateAnswer, *models.Release) {
+	if r.rate == 0 {
+		return rateAnswer{}, nil
+	}
+	answer, err := w.limiter.ask(start, rateAsk{
+		webhookID: c.WebhookID, rate: r.rate, returning: c.Waited == models.ReasonRateLimited, created: c.CreatedAt, late: r.way.usually(),
+	}, func(ask func()) { c.member.inTurn(c.Claim, ask) })
+	switch {
+	case err != nil:
+		w.opt.Logger.DebugContext(start, "rate limit not known, delivery waits", "delivery", c.DeliveryID, "error", err)
+		return rateAnswer{}, w.held(c, heldByRate, spread(unlimitedRetry))
+	case !answer.granted:
+		return rateAnswer{}, w.held(c, heldByRate, answer.comeBack())
+	case !w.limiter.await(start, answer):
+		return rateAnswer{}, w.held(c, heldByRate, shortestWait)
+	}
+	return answer, nil
 }
 
 // spread puts those that wait for the same reason apart.

@@ -22,8 +22,12 @@ func (w *Worker) Release(places int) { w.room.leave(places) }
 // Attempt makes the attempts of claims, for each of which a place was reserved, and returns at once.
 // since is a time from before they were claimed, by this process's own clock.
 func (w *Worker) Attempt(claims []models.Claim, since time.Time) {
+	all := make([]claim, len(claims))
 	for n := range claims {
-		c := claim{&claims[n], since}
+		all[n] = claim{Claim: &claims[n], at: since}
+	}
+	together(all)
+	for _, c := range all {
 		r := w.running.add(c)
 		go w.deliver(c, r)
 	}

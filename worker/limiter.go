@@ -73,7 +73,7 @@ type rateAsk struct {
 	returning bool          // it waited for its rate before
 	created   time.Time     // of the delivery: the oldest comes first
 	late      time.Duration // how long after its start a request has come as a rule
-	gone      *atomic.Bool  // who asks does not wait any more
+	gone      *atomic.Bool  // who asked does not wait any more
 }
 
 // rateAnswer is a start at wait after asked, to be used within margin, or else the time after which
@@ -195,7 +195,8 @@ return 0`)
 
 func newLimiter(client redis.UniversalClient) *limiter {
 	l := &limiter{redis: client, process: rand.Text()}
-	l.asks = batch.New(batch.Options[rateAsk, rateAnswer]{Flush: l.flush, Flushers: 2})
+	// One flusher: two of them would let the younger ask first.
+	l.asks = batch.New(batch.Options[rateAsk, rateAnswer]{Flush: l.flush})
 	l.reports = batch.New(batch.Options[rateReport, struct{}]{Flush: l.tell})
 	return l
 }
@@ -214,12 +215,24 @@ func (l *limiter) stop(ctx context.Context) error {
 	return errors.Join(l.asks.Stop(ctx), l.reports.Stop(ctx))
 }
 
-// ask asks for a start before ctx ends. Without an answer nothing may start.
-func (l *limiter) ask(ctx context.Context, ask rateAsk) (rateAnswer, error) {
+// ask asks for a start before ctx ends, when inTurn calls what it is given. Without an answer nothing may
+// start. Those that ask first are answered first.
+func (l *limiter) ask(ctx context.Context, ask rateAsk, inTurn func(func())) (rateAnswer, error) {
 	ask.gone = new(atomic.Bool)
-	answer, err := l.asks.Do(ctx, ask)
-	ask.gone.Store(err != nil)
-	return answer, err
+	answers := make(chan batch.Result[rateAnswer], 1)
+	answer := func(a rateAnswer, err error) { answers <- batch.Result[rateAnswer]{Value: a, Err: err} }
+	inTurn(func() {
+		if err := l.asks.Submit(ask, answer); err != nil {
+			answer(rateAnswer{}, err)
+		}
+	})
+	select {
+	case a := <-answers:
+		return a.Value, a.Err
+	case <-ctx.Done():
+		ask.gone.Store(true)
+		return rateAnswer{}, ctx.Err()
+	}
 }
 
 // flush asks for many: one call a webhook, all in one round trip.

@@ -82,7 +82,7 @@ func TestLimiter_NoSecondHoldsMore(t *testing.T) {
 							asks.Add(1)
 							a, err := l.ask(context.Background(), rateAsk{
 								webhookID: "w", rate: test.rate, returning: returning, created: began.Add(offset), late: w.usually(),
-							})
+							}, atOnce)
 							if !assert.NoError(t, err) {
 								return
 							}
@@ -90,7 +90,8 @@ func TestLimiter_NoSecondHoldsMore(t *testing.T) {
 								time.Sleep(a.comeBack() + lateness) // on its way through the queue
 								continue
 							}
-							s := l.begin(context.Background(), a, w)
+							l.await(context.Background(), a)
+							s := l.begin(a, w)
 							if s == nil {
 								time.Sleep(shortestWait)
 								continue
@@ -126,9 +127,11 @@ func TestLimiter_NoSecondHoldsMore(t *testing.T) {
 	}
 }
 
+func atOnce(ask func()) { ask() }
+
 func one(t *testing.T, l *limiter, rate int, returning bool) rateAnswer {
 	t.Helper()
-	a, err := l.ask(context.Background(), rateAsk{webhookID: "w", rate: rate, returning: returning})
+	a, err := l.ask(context.Background(), rateAsk{webhookID: "w", rate: rate, returning: returning}, atOnce)
 	require.NoError(t, err)
 	return a
 }
@@ -137,7 +140,8 @@ func one(t *testing.T, l *limiter, rate int, returning bool) rateAnswer {
 func made(t *testing.T, l *limiter, a rateAnswer) bool {
 	t.Helper()
 	require.True(t, a.granted)
-	s := l.begin(t.Context(), a, &way{})
+	require.True(t, l.await(t.Context(), a))
+	s := l.begin(a, &way{})
 	defer synctest.Wait() // until Redis knows
 	if s == nil {
 		return false
@@ -291,7 +295,7 @@ func TestLimiter_WithoutRedisNothingStarts(t *testing.T) {
 	l := newLimiter(client)
 	l.start(t.Context())
 	server.SetError("LOADING Redis is loading the dataset in memory")
-	_, err := l.ask(t.Context(), rateAsk{webhookID: "w", rate: 5})
+	_, err := l.ask(t.Context(), rateAsk{webhookID: "w", rate: 5}, atOnce)
 	require.Error(t, err)
 	require.NoError(t, l.stop(t.Context()))
 }

@@ -169,21 +169,34 @@ type rateStart struct {
 	settled bool
 }
 
-// begin waits until a granted start may happen; nil where it may not happen any more. It must be the last
-// thing before the attempt. What it returns must be ended.
-func (l *limiter) begin(ctx context.Context, a rateAnswer, w *way) *rateStart {
-	s := &rateStart{rateAnswer: a, limiter: l, way: w}
+// await waits until a granted start may happen; false where it is given back.
+func (l *limiter) await(ctx context.Context, a rateAnswer) bool {
 	// By our clock the script ran between asked and now; the start must not be early in either case.
-	if a.wait > 0 {
-		timer := time.NewTimer(a.wait)
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			s.unused()
-			return nil
-		}
+	timer := time.NewTimer(a.wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		l.giveBack(a)
+		return false
 	}
+}
+
+// giveBack gives the place of a start that is not made to another. It does nothing where nothing was granted.
+func (l *limiter) giveBack(a rateAnswer) {
+	if a.granted {
+		l.report(rateReport{webhookID: a.webhookID, name: a.name})
+	}
+}
+
+// last is when the latest moment of a granted start is over.
+func (a rateAnswer) last() time.Time { return a.asked.Add(a.wait + a.margin) }
+
+// begin is for a start that was awaited; nil where it may not happen any more and was given back. It must be
+// the last thing before the attempt. What it returns must be ended.
+func (l *limiter) begin(a rateAnswer, w *way) *rateStart {
+	s := &rateStart{rateAnswer: a, limiter: l, way: w}
 	s.began = time.Now()
 	lag := s.began.Sub(a.asked) - a.wait
 	known := time.Duration(l.lag.Load())
@@ -191,8 +204,8 @@ func (l *limiter) begin(ctx context.Context, a rateAnswer, w *way) *rateStart {
 		lag = known - (known-lag)/64 // slow to forget
 	}
 	l.lag.Store(int64(lag))
-	if s.began.Sub(a.asked) > a.wait+a.margin {
-		s.unused()
+	if s.began.After(a.last()) {
+		l.giveBack(a)
 		return nil
 	}
 	s.mu.Lock()
@@ -251,7 +264,7 @@ func (s *rateStart) unused() {
 	defer s.mu.Unlock()
 	if !s.settled {
 		s.settled = true
-		s.report(0)
+		s.limiter.giveBack(s.rateAnswer)
 	}
 }
 

@@ -83,7 +83,7 @@ func TestRateStart_KeepsItsPlace(t *testing.T) {
 			inBubble(t, func(t *testing.T, l *limiter, _ func()) {
 				w := &way{}
 				w.since, w.previous = time.Now(), test.least
-				s := l.begin(t.Context(), one(t, l, 1, false), w)
+				s := l.begin(one(t, l, 1, false), w)
 				require.NotNil(t, s)
 				test.lives(s)
 				synctest.Wait()
@@ -99,7 +99,7 @@ func TestRateStart_KeepsItsPlace(t *testing.T) {
 func TestRateStart_KeepsItsPlaceOverALoss(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, l *limiter, forget func()) {
-		s := l.begin(t.Context(), one(t, l, 1, false), &way{})
+		s := l.begin(one(t, l, 1, false), &way{})
 		require.NotNil(t, s)
 		forget()
 		began := time.Now()

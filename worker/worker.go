@@ -261,11 +261,16 @@ func (w *Worker) claim(ctx context.Context, ids []string) ([]batch.Result[claim]
 	for n := range claims.Claimed {
 		byID[claims.Claimed[n].DeliveryID] = &claims.Claimed[n]
 	}
-	results := make([]batch.Result[claim], len(ids))
+	all := make([]claim, len(ids))
 	for n, id := range ids {
-		results[n].Value = claim{Claim: byID[id], at: at}
+		all[n] = claim{Claim: byID[id], at: at}
 		// The same id twice in a batch is one attempt.
 		delete(byID, id)
+	}
+	together(all)
+	results := make([]batch.Result[claim], len(ids))
+	for n, c := range all {
+		results[n].Value = c
 	}
 	if len(claims.Later) > 0 {
 		later := make([]queue.Item, len(claims.Later))

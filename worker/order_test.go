@@ -1,0 +1,57 @@
+package worker_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/intervengine/webhooks/models"
+	"github.com/intervengine/webhooks/queue"
+	"github.com/intervengine/webhooks/worker"
+	"github.com/intervengine/webhooks/worker/receivertest"
+)
+
+// A webhook with a rate is resumed: what it held comes oldest first, as far as it is claimed together. Only
+// those that start at the same moment may overtake each other, which are as many as the rate at most.
+func TestW6_OldestFirst(t *testing.T) {
+	t.Parallel()
+	const rate, held = 6, 32
+	onEach(t, func(t *testing.T, s *stack) {
+		receiver := receivertest.New(t)
+		w, _ := s.webhook(t, receiver.URL(), func(w *models.Webhook) { w.RateLimitPerSecond = new(rate) })
+		become := func(status models.WebhookStatus) {
+			_, err := s.store.SetWebhookStatus(t.Context(), models.Reach{All: true}, w.ID, status, models.ReasonByUser,
+				func(ctx context.Context, page []models.Due) error {
+					items := make([]queue.Item, len(page))
+					for n, d := range page {
+						items[n] = queue.Item{DeliveryID: d.DeliveryID, Attempt: d.AttemptCount, At: d.NextAttemptAt}
+					}
+					return s.queue.Enqueue(ctx, items)
+				})
+			require.NoError(t, err)
+		}
+		become(models.WebhookPaused)
+		s.start(t, func(o *worker.Options) { o.WebhookShare = 1 })
+		deliveries := s.emit(t, held, w)
+		s.eventually(t, func() (bool, string) { // their tasks, which find nothing to do, are gone
+			sizes, err := s.queue.Sizes(t.Context())
+			require.NoError(t, err)
+			return sizes.Pending+sizes.Active == 0, fmt.Sprintf("%+v", sizes)
+		})
+		become(models.WebhookActive)
+		place := map[string]int{}
+		for n, d := range deliveries {
+			place[d.EventID] = n
+		}
+		requests := receiver.Wait(t, held)
+		order := make([]int, held)
+		for n, r := range requests {
+			order[n] = place[r.ID()]
+		}
+		for n, p := range order {
+			require.InDelta(t, p, n, rate-1, "the order of arrival: %v", order)
+		}
+	})
+}
