@@ -1,7 +1,13 @@
 package e2e
 
 import (
+	"cmp"
 	"fmt"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -68,4 +74,116 @@ func TestFault34_HostileReceivers(t *testing.T) {
 			require.LessOrEqual(t, took, timeout+either(time.Second+slack, time.Second), "%s: %s", d.Webhook.Name, d.LastAttempt.Outcome)
 		}
 	})
+}
+
+// downListener is a receiver's listener whose port refuses connections until it is up.
+type downListener struct {
+	addr   string
+	up     chan struct{} // closed when there is inner
+	inner  net.Listener
+	closed chan struct{}
+	once   sync.Once
+}
+
+func newDownListener(t testing.TB) *downListener {
+	t.Helper()
+	return &downListener{addr: freeAddr(t), up: make(chan struct{}), closed: make(chan struct{})}
+}
+
+func (l *downListener) rise(t testing.TB) {
+	t.Helper()
+	inner, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", l.addr)
+	require.NoError(t, err)
+	l.inner = inner
+	close(l.up)
+}
+
+func (l *downListener) Accept() (net.Conn, error) {
+	select {
+	case <-l.up:
+		return l.inner.Accept()
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *downListener) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	select {
+	case <-l.up:
+		return l.inner.Close()
+	default:
+		return nil
+	}
+}
+
+func (l *downListener) Addr() net.Addr {
+	addr, _ := net.ResolveTCPAddr("tcp", l.addr)
+	return addr
+}
+
+// The receiver is away: connections are refused, then it answers 503. When it is back, what waited comes: each
+// delivery once, spread out, and the oldest first as far as retries' jitter lets them be.
+func TestFault33_ReceiverDownAndBack(t *testing.T) {
+	t.Parallel()
+	apptest.Each(t, func(t *testing.T, stack apptest.Stack) {
+		w := newWorld(t, plan{stack: stack, none: true, env: map[string]string{
+			"BREAKER_MIN_ATTEMPTS": "20", "BREAKER_WINDOW": "10s", "BREAKER_COOLDOWN": "2s",
+		}})
+		listener := newDownListener(t)
+		var up atomic.Bool
+		w.subscribe(subscribed{name: "down", schedule: slices.Repeat([]time.Duration{2 * time.Second}, 50)}, func(int) receivertest.Answer {
+			if up.Load() {
+				return receivertest.Status(http.StatusOK)
+			}
+			return receivertest.Status(http.StatusServiceUnavailable)
+		}, nil, receivertest.Listener(listener))
+		l := w.emit(either(60, 300))
+		w.pass(either(3*time.Second, 3*time.Minute))
+		listener.rise(t)
+		w.pass(either(3*time.Second, 3*time.Minute))
+		l.end(t)
+		up.Store(true)
+		back := time.Now()
+		w.settle(either(60*time.Second, 10*time.Minute))
+		returned(t, w, back)
+	})
+}
+
+// returned judges the return: what came when, and in which order.
+func returned(t testing.TB, w *world, back time.Time) {
+	t.Helper()
+	created := map[string]time.Time{}
+	for _, d := range w.books.deliveries {
+		require.Equal(t, "SUCCEEDED", d.status)
+		created[d.event] = d.createdAt
+	}
+	got := w.logged("down")
+	got = slices.DeleteFunc(got, func(r receipt) bool { return r.status != http.StatusOK })
+	require.Len(t, got, len(created))
+	slices.SortFunc(got, func(a, b receipt) int { return cmp.Or(a.at.Compare(b.at), cmp.Compare(a.id, b.id)) })
+	age := map[string]int{} // 0: the oldest
+	for n, r := range slices.SortedFunc(slices.Values(got), func(a, b receipt) int { return created[a.id].Compare(created[b.id]) }) {
+		age[r.id] = n
+	}
+	quarter := len(got) / 4
+	mean := func(rs []receipt) (sum float64) {
+		for _, r := range rs {
+			sum += float64(age[r.id]) / float64(len(rs)) / float64(len(got))
+		}
+		return sum
+	}
+	most, last := 0, got[len(got)-1].at
+	for n, m := 0, 0; n < len(got); n++ {
+		for got[n].at.Sub(got[m].at) >= time.Second {
+			m++
+		}
+		most = max(most, n-m+1)
+	}
+	span := last.Sub(back)
+	oldest, newest := mean(got[:quarter]), mean(got[len(got)-quarter:])
+	t.Logf("%d came within %s of the return, at most %d in a second; mean age of the first quarter %.2f, of the last %.2f (0: the oldest)",
+		len(got), span, most, oldest, newest)
+	require.LessOrEqual(t, float64(most), 5*float64(len(got))/max(span.Seconds(), 1))
+	require.Less(t, oldest, newest)
 }

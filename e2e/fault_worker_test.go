@@ -5,7 +5,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"slices"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -212,27 +211,6 @@ func TestFault10_OutOfFileDescriptors(t *testing.T) {
 		}
 	}
 	w.workers[0].stop()
-}
-
-// The receivers are down for a while: whatever came meanwhile comes when they are back.
-func TestFault33_ReceiverDownAndBack(t *testing.T) {
-	t.Parallel()
-	apptest.Each(t, func(t *testing.T, stack apptest.Stack) {
-		w := newWorld(t, plan{stack: stack, few: true})
-		var up atomic.Bool
-		schedule := slices.Repeat([]time.Duration{time.Second}, 50)
-		w.subscribe(subscribed{name: "down", schedule: schedule}, func(int) receivertest.Answer {
-			if up.Load() {
-				return receivertest.Status(http.StatusOK)
-			}
-			return receivertest.ResetBeforeHeaders()
-		}, nil)
-		l := w.emit(either(20, 200))
-		w.pass(either(4*time.Second, 30*time.Second))
-		up.Store(true)
-		l.end(t)
-		w.settle(60 * time.Second)
-	})
 }
 
 // Every process is replaced by the same version, one after the other, behind clients that try again.

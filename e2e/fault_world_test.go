@@ -70,6 +70,7 @@ type plan struct {
 	throughDatabase, throughRedis func(url string) string
 	env                           map[string]string
 	few                           bool // only a healthy and a failing webhook
+	none                          bool // no webhook at all: the test makes its own
 	padding                       int  // bytes that every event carries besides
 	// clocks are of the processes in the order of their first start, APIs first; where there are none,
 	// and in processes that are started again, the clock is right.
@@ -130,6 +131,9 @@ func newWorld(t testing.TB, p plan) *world {
 		worker.url()
 	}
 
+	if p.none {
+		return w
+	}
 	schedule := []time.Duration{200 * time.Millisecond, 200 * time.Millisecond, 200 * time.Millisecond}
 	// Long enough that what is killed again and again is not exhausted by it.
 	long := make([]time.Duration, 12)
