@@ -53,8 +53,8 @@ type Result struct {
 	// RetryAfter and WebhookDelivery are the response's headers of those names, as
 	// they came, cut at 100 bytes; empty when absent.
 	RetryAfter, WebhookDelivery string
-	// OwnFault says that this process lacked what a connection needs, such as a file descriptor:
-	// nothing was sent, and the receiver has no part in it.
+	// OwnFault says that this process lacked what a connection needs, such as a file descriptor, or
+	// came too late, see Request.StartBy: nothing was sent, and the receiver has no part in it.
 	OwnFault bool
 }
 
@@ -76,7 +76,8 @@ func (c *Client) Do(ctx context.Context, request Request) Result {
 		timeout = defaultTimeout
 	}
 	observed := &observation{
-		deadline: started.Add(timeout), wire: wireLimit(c.keep), written: request.Written, answered: request.Answered,
+		deadline: started.Add(timeout), startBy: request.StartBy, wire: wireLimit(c.keep),
+		written: request.Written, answered: request.Answered,
 	}
 	bounded, cancel := context.WithDeadline(ctx, observed.deadline)
 	defer cancel()
@@ -94,7 +95,7 @@ func (c *Client) Do(ctx context.Context, request Request) Result {
 			expired: expired, abandoned: ctx.Err() != nil && !expired,
 			connected: connected, status: result.Status, timeout: timeout,
 		})
-		result.OwnFault = !connected && exhausted(result.err)
+		result.OwnFault = !connected && exhausted(result.err) || observed.late.Load()
 	}
 	return result.Result
 }
@@ -141,7 +142,7 @@ func (c *Client) exchange(ctx context.Context, request Request, observed *observ
 func (c *Client) send(ctx context.Context, request Request, observed *observation) (*http.Response, error) {
 	for redials := 0; ; redials++ {
 		response, err := c.transport.RoundTrip(request.http(ctx))
-		if err == nil || redials == maxRedials || ctx.Err() != nil || !observed.untouched() {
+		if err == nil || redials == maxRedials || ctx.Err() != nil || observed.late.Load() || !observed.untouched() {
 			return response, err
 		}
 	}

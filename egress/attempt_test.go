@@ -269,3 +269,24 @@ func TestAttemptKeepsOnlyWhatItIsToldTo(t *testing.T) {
 		require.Equal(t, egress.Success, result.Outcome)
 	}
 }
+
+// What comes too late is not sent, on no connection, and is nobody's fault but ours. A connection that
+// had to be made has its time for that.
+func TestAttemptThatIsTooLateIsNotSent(t *testing.T) {
+	t.Parallel()
+	receiver := receivertest.New(t)
+	client := newClient(t, receiver)
+	request := newRequest(t, receiver.URL(), ample)
+	request.StartBy = time.Now().Add(-time.Minute)
+	require.Equal(t, egress.Success, do(t, client, request).Outcome, "its connection was made for it")
+
+	late := do(t, client, request)
+	require.True(t, late.OwnFault)
+	require.Zero(t, late.Status)
+	require.Len(t, receiver.Requests(), 1)
+
+	request.StartBy = time.Now().Add(ample)
+	require.Equal(t, egress.Success, do(t, client, request).Outcome)
+	require.False(t, do(t, client, request).OwnFault, "in time on a kept connection")
+	require.Len(t, receiver.Requests(), 3)
+}

@@ -228,6 +228,7 @@ type meteredConn struct {
 	net.Conn
 	written atomic.Int64
 	budget  atomic.Int64
+	start   atomic.Pointer[start] // of the request that is written next; nil: whenever
 	// streams says that this is HTTP/2, whose answers say which request they are to. It is set before
 	// the connection is shared.
 	streams bool
@@ -255,7 +256,23 @@ func (c *meteredConn) Read(buffer []byte) (int, error) {
 	return n, err
 }
 
+// start is until when a request may start, and is told when it did not for that.
+type start struct {
+	by   time.Time
+	late *atomic.Bool
+}
+
+// writeWithin is how soon a connection that was made for a request is used.
+const writeWithin = 900 * time.Millisecond
+
+var errLate = errors.New("the request came too late to be sent")
+
 func (c *meteredConn) Write(buffer []byte) (int, error) {
+	if s := c.start.Swap(nil); s != nil && time.Now().After(s.by) {
+		s.late.Store(true)
+		_ = c.Close()
+		return 0, fmt.Errorf("write: %w", errLate)
+	}
 	n, err := c.Conn.Write(buffer)
 	c.written.Add(int64(n))
 	return n, err

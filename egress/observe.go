@@ -3,6 +3,7 @@ package egress
 import (
 	"net/http/httptrace"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -10,7 +11,9 @@ import (
 // their own goroutines, also after the attempt has ended.
 type observation struct {
 	deadline time.Time
-	wire     int64 // how many bytes of body it may read
+	startBy  time.Time   // see Request
+	late     atomic.Bool // nothing was written because of it
+	wire     int64       // how many bytes of body it may read
 
 	written, answered func() // see Request; nil: nobody wants to know
 
@@ -43,6 +46,7 @@ func (o *observation) gotConn(info httptrace.GotConnInfo) {
 			conn.rest(o.deadline)
 		}
 		conn.grant(o.wire)
+		o.limitStart(conn, info.Reused)
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -52,6 +56,18 @@ func (o *observation) gotConn(info httptrace.GotConnInfo) {
 	if o.conn = conn; conn != nil {
 		o.before = conn.written.Load()
 	}
+}
+
+// limitStart lets the connection refuse a request that is too late.
+func (o *observation) limitStart(conn *meteredConn, reused bool) {
+	if o.startBy.IsZero() || conn.streams {
+		return
+	}
+	by := o.startBy
+	if within := time.Now().Add(writeWithin); !reused && by.Before(within) {
+		by = within
+	}
+	conn.start.Store(&start{by: by, late: &o.late})
 }
 
 func (o *observation) wroteHeader() {

@@ -106,6 +106,7 @@ func (w *Worker) attempt(c claim, place *place) (models.AttemptRecord, *models.R
 	request := egress.Request{
 		ID: c.EventID, Target: r.target, Headers: r.headers, Timestamp: now, Timeout: r.timeout,
 		Body: models.Envelope(c.EventType, c.EventTimestamp, c.Data), Signer: r.signerAt(now), Version: w.opt.Version,
+		StartBy: c.at.Add(startWithin),
 	}
 	if limited != nil {
 		request.Written, request.Answered = limited.written, limited.answered
