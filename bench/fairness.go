@@ -13,27 +13,29 @@ const (
 	backlogCall = 100  // events of one call that makes the backlog
 )
 
-// fairness measures a healthy webhook by itself, then while a hanging, a slow and a rate-limited one
-// get a backlog, then beside them, with more coming for each.
+// fairness measures a healthy webhook by itself, then beside one that hangs, then while a hanging, a slow
+// and a rate-limited one get a backlog, then beside them, with more coming for each.
 func (b *bench) fairness(ctx context.Context) (err error) {
 	t := &table{
-		Title:   fmt.Sprintf("Fairness: receipt at a healthy webhook with %g events a second, beside three bad ones", b.rate),
-		Columns: []string{"", "alone p50", "p99", "backlog arrives p50", "p99", "beside them p50", "p99", "p99 to alone"},
+		Title:   fmt.Sprintf("Fairness: receipt at a healthy webhook with %g events a second, beside bad ones", b.rate),
+		Columns: []string{"", "events", "p50", "p90", "p99", "p99 to alone"},
 	}
 	for _, stack := range b.stacks {
 		rounds, err := b.besideBad(ctx, stack)
 		if err != nil {
 			return err
 		}
-		row := []any{stack}
-		for _, r := range rounds {
-			row = append(row, quantile(r.receipts, 0.5), quantile(r.receipts, 0.99))
+		alone := quantile(rounds[0].receipts, 0.99)
+		for n, r := range rounds {
+			p99 := quantile(r.receipts, 0.99)
+			t.Rows = append(t.Rows, []any{
+				stack + " " + fairnessRounds[n], len(r.receipts), quantile(r.receipts, 0.5), quantile(r.receipts, 0.9), p99,
+				ratio(float64(p99) / float64(max(1, alone))),
+			})
 		}
-		alone, beside := quantile(rounds[0].receipts, 0.99), quantile(rounds[2].receipts, 0.99)
-		t.Rows = append(t.Rows, append(row, ratio(float64(beside)/float64(max(1, alone)))))
 	}
 	t.Notes = append(t.Notes, fmt.Sprintf(
-		"Each bad one (never answers; answers after 2 s; limited to %d a second) has %d deliveries waiting and %g a second coming; %s each.",
+		"Each bad one (never answers; answers after 2 s; limited to %d a second) has %d deliveries waiting and %g a second coming, the one that hangs by itself only those that come; %s each.",
 		limitedRate, b.backlog, badRate, b.measured()))
 	b.tables = append(b.tables, t)
 	return nil
@@ -42,8 +44,13 @@ func (b *bench) fairness(ctx context.Context) (err error) {
 // measured is how long each half lasts: p99 needs some hundreds of events.
 func (b *bench) measured() time.Duration { return 4 * b.duration }
 
-// besideBad gives the three rounds of one stack.
-func (b *bench) besideBad(ctx context.Context, stack string) (rounds [3]*round, err error) {
+// fairnessRounds are what goes on beside the healthy webhook, one after the other.
+var fairnessRounds = [...]string{"alone", "beside one that hangs", "while the backlog arrives", "beside the bad ones"}
+
+const backlogRound = 2
+
+// besideBad gives the rounds of one stack.
+func (b *bench) besideBad(ctx context.Context, stack string) (rounds [len(fairnessRounds)]*round, err error) {
 	s, err := b.startServer(ctx, stack, stack, b.serverPath)
 	if err != nil {
 		return rounds, err
@@ -73,14 +80,15 @@ func (b *bench) besideBad(ctx context.Context, stack string) (rounds [3]*round, 
 	// Each round has something going on beside it, which ends with it at the latest.
 	for n, beside := range []func(context.Context) error{
 		func(context.Context) error { return nil },
+		func(ctx context.Context) error { return paceBad(ctx, s, 2*b.measured(), secondType) },
 		func(ctx context.Context) error { return b.makeBacklog(ctx, s) },
-		func(ctx context.Context) error { return paceBad(ctx, s, 2*b.measured()) },
+		func(ctx context.Context) error { return paceBad(ctx, s, 2*b.measured(), badTypes()...) },
 	} {
 		background, stop := context.WithCancel(ctx)
 		failed := make(chan error, 1)
 		go func() { failed <- beside(background) }()
 		r, err := b.pacedRound(ctx, s, e, healthy, b.measured())
-		if n == 1 {
+		if n == backlogRound {
 			err = errors.Join(err, <-failed) // the backlog is made in full
 			stop()
 		} else {
@@ -91,7 +99,7 @@ func (b *bench) besideBad(ctx context.Context, stack string) (rounds [3]*round, 
 			return rounds, err
 		}
 		rounds[n] = r
-		b.logf("%-18s %s: p99 %s", stack, [...]string{"alone", "while the backlog arrives", "beside the bad ones"}[n], text(quantile(r.receipts, 0.99)))
+		b.logf("%-18s %s: p99 %s", stack, fairnessRounds[n], text(quantile(r.receipts, 0.99)))
 	}
 	return rounds, nil
 }
@@ -120,10 +128,10 @@ func (b *bench) makeBacklog(ctx context.Context, s *subject) error {
 	return nil
 }
 
-// paceBad emits for each of the bad webhooks at a steady rate.
-func paceBad(ctx context.Context, s *subject, duration time.Duration) error {
-	failed := make(chan error, len(badTypes()))
-	for _, eventType := range badTypes() {
+// paceBad emits for each of the bad webhooks that these types go to, at a steady rate.
+func paceBad(ctx context.Context, s *subject, duration time.Duration, types ...string) error {
+	failed := make(chan error, len(types))
+	for _, eventType := range types {
 		go func() {
 			more, err := s.emission(eventType, 1)
 			if err == nil {
@@ -133,7 +141,7 @@ func paceBad(ctx context.Context, s *subject, duration time.Duration) error {
 		}()
 	}
 	var err error
-	for range badTypes() {
+	for range types {
 		err = errors.Join(err, <-failed)
 	}
 	return err
