@@ -72,7 +72,7 @@ func (s *Store) resumeHeld(ctx context.Context, w Webhook, each func(context.Con
 				due = append(due, d.ID)
 			}
 		}
-		status := gorm.Expr("CASE WHEN last_outcome IS NOT NULL THEN ? ELSE ? END", string(DeliveryRetrying), string(DeliveryPending))
+		status := gorm.Expr("CASE WHEN attempt_count > 0 OR last_outcome IS NOT NULL THEN ? ELSE ? END", string(DeliveryRetrying), string(DeliveryPending))
 		if len(due) > 0 {
 			err := tx.Model(&Delivery{}).Where("id IN ?", due).UpdateColumns(map[string]any{
 				"status": status, "status_reason": nil, "status_detail": nil, "next_attempt_at": now,
@@ -223,7 +223,7 @@ func (s *Store) Redeliver(ctx context.Context, reach Reach, id string) (Delivery
 		switch {
 		case w.Status == WebhookPaused:
 			set["status"], set["status_reason"], set["next_attempt_at"] = DeliveryHeld, ReasonWebhookPaused, nil
-		case d.LastOutcome != nil:
+		case d.AttemptCount > 0 || d.LastOutcome != nil:
 			set["status"] = DeliveryRetrying
 		case dueAt(e.DeliverAt, now).After(now):
 			set["status_reason"] = ReasonScheduled

@@ -89,12 +89,12 @@ type rateAnswer struct {
 	clock time.Duration // Redis' at asked or a little later, since 1970
 }
 
-// KEYS[1] -> sorted set of starts, by when their places are free again, in µs
+// KEYS[1] -> sorted set of starts, by when their places are free again, in µs, and of a mark
 // KEYS[2] -> sorted set of those of them that have not come yet as far as is known, by until when they
 // keep their places though nothing is heard of them
 // KEYS[3] -> hash: back and front, up to when times to come back are given out, to those that come for
 // the first time and to those that came back too soon; turn, the first of them that nobody has used;
-// at, when it was written
+// at, when it was written; kept, until when some start has a place for certain
 // KEYS[4] -> when Redis began to remember starts
 // ARGV[1] -> starts per window, ARGV[2] -> window, ARGV[3] -> start margin, ARGV[4] -> how far ahead a
 // start may be granted, ARGV[5] -> how long after its start one has come as a rule, ARGV[6] -> how long
@@ -116,13 +116,26 @@ local olds, news = tonumber(ARGV[7]), tonumber(ARGV[8])
 local slack, forfeit, beyond = 30000, 250000, 15000000
 local function text(n) return string.format("%.0f", n) end
 local born = tonumber(redis.call("GET", KEYS[4]) or "")
-local plan = redis.call("HMGET", KEYS[3], "back", "front", "turn", "at")
+local plan = redis.call("HMGET", KEYS[3], "back", "front", "turn", "at", "kept")
 local back, front = tonumber(plan[1] or "") or 0, tonumber(plan[2] or "") or 0
 local turn, at = tonumber(plan[3] or "") or 0, tonumber(plan[4] or "") or 0
+local kept = tonumber(plan[5] or "") or 0
 if not born or born > now or at > now + beyond then
-  born, back, front, turn = now, 0, 0, 0
+  born, back, front, turn, kept = now, 0, 0, 0, 0
   redis.call("SET", KEYS[4], text(now))
   redis.call("DEL", KEYS[1], KEYS[2], KEYS[3])
+end
+-- Where there is no mark though starts must have places still, Redis has evicted them.
+local function mark()
+  redis.call("ZADD", KEYS[1], "9000000000000000", "mark")
+  redis.call("PEXPIRE", KEYS[1], 2 * beyond / 1000)
+end
+if not redis.call("ZSCORE", KEYS[1], "mark") then
+  if kept > now then
+    born = now
+    redis.call("SET", KEYS[4], text(now))
+  end
+  mark()
 end
 
 redis.call("ZREMRANGEBYSCORE", KEYS[2], "-inf", text(now))
@@ -133,11 +146,12 @@ for _, start in ipairs(redis.call("ZRANGE", KEYS[2], 0, -1)) do
 end
 redis.call("ZREMRANGEBYSCORE", KEYS[1], "-inf", text(now))
 local first = math.max(rate - olds - news, 1)
-local places = redis.call("ZREVRANGE", KEYS[1], first - 1, rate - 1, "WITHSCORES")
+local places = redis.call("ZREVRANGE", KEYS[1], first, rate, "WITHSCORES") -- the mark comes before them
 if #places > 0 and tonumber(places[2]) > now + beyond then
   born, places = now, {}
   redis.call("SET", KEYS[4], text(now))
   redis.call("DEL", KEYS[1], KEYS[2])
+  mark()
 end
 -- When the next one may start: its predecessors of now have the latest places.
 local function free(started)
@@ -160,6 +174,7 @@ for i = 1, olds + news do
     redis.call("ZADD", KEYS[1], text(open + late + window), ARGV[9] .. i)
     redis.call("ZADD", KEYS[2], text(open + margin + hold), ARGV[9] .. i)
     started = started + 1
+    kept = math.max(kept, open + window)
     turn = turn + step
     answers[i + 1] = math.ceil(open - now)
   else
@@ -182,8 +197,8 @@ if started > 0 then
   redis.call("PEXPIRE", KEYS[1], 2 * beyond / 1000)
   redis.call("PEXPIRE", KEYS[2], 2 * beyond / 1000)
 end
-if planned then
-  redis.call("HSET", KEYS[3], "back", text(back), "front", text(front), "turn", text(turn), "at", text(now))
+if planned or started > 0 then
+  redis.call("HSET", KEYS[3], "back", text(back), "front", text(front), "turn", text(turn), "at", text(now), "kept", text(kept))
   redis.call("PEXPIRE", KEYS[3], math.ceil((math.max(back, front, now) - now) / 1000) + 60000)
 end
 return answers`)
