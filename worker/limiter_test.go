@@ -229,6 +229,32 @@ func TestLimiter_AForgetfulRedisGrantsNothingAtFirst(t *testing.T) {
 	})
 }
 
+// A Redis that is short of memory may evict the starts of a webhook and nothing else, and be told of
+// one of them afterwards.
+func TestLimiter_EvictedStartsAreMissed(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T, l *limiter, _ func()) {
+		var at []time.Time
+		for range 4 {
+			require.True(t, made(t, l, one(t, l, 5, false)))
+			at = append(at, time.Now())
+		}
+		last := one(t, l, 5, false)
+		require.NoError(t, l.redis.Del(t.Context(), rateKeysOf("w")[0]).Err())
+		require.True(t, made(t, l, last))
+		at = append(at, time.Now())
+		for len(at) < 10 {
+			a := one(t, l, 5, true)
+			if a.granted && made(t, l, a) {
+				at = append(at, time.Now())
+				continue
+			}
+			time.Sleep(a.wait)
+		}
+		noWindowOver(t, 5, at)
+	})
+}
+
 // What was granted ahead starts after Redis has forgotten it: the next ones keep their distance from
 // it all the same.
 func TestLimiter_AForgetfulRedisKeepsAwayFromWhatItGrantedAhead(t *testing.T) {
