@@ -166,6 +166,20 @@ func inBubble(t *testing.T, test func(t *testing.T, l *limiter, forget func())) 
 	})
 }
 
+// tenStarts goes on at 5 a second until there are ten starts, those at at included.
+func tenStarts(t *testing.T, l *limiter, at []time.Time) []time.Time {
+	t.Helper()
+	for len(at) < 10 {
+		a := one(t, l, 5, true)
+		if a.granted && made(t, l, a) {
+			at = append(at, time.Now())
+			continue
+		}
+		time.Sleep(a.wait)
+	}
+	return at
+}
+
 func TestLimiter_BurstThenPace(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, l *limiter, _ func()) {
@@ -217,15 +231,7 @@ func TestLimiter_AForgetfulRedisGrantsNothingAtFirst(t *testing.T) {
 			at = append(at, time.Now())
 		}
 		forget()
-		for len(at) < 10 {
-			a := one(t, l, 5, true)
-			if a.granted && made(t, l, a) {
-				at = append(at, time.Now())
-				continue
-			}
-			time.Sleep(a.wait)
-		}
-		noWindowOver(t, 5, at)
+		noWindowOver(t, 5, tenStarts(t, l, at))
 	})
 }
 
@@ -243,15 +249,7 @@ func TestLimiter_EvictedStartsAreMissed(t *testing.T) {
 		require.NoError(t, l.redis.Del(t.Context(), rateKeysOf("w")[0]).Err())
 		require.True(t, made(t, l, last))
 		at = append(at, time.Now())
-		for len(at) < 10 {
-			a := one(t, l, 5, true)
-			if a.granted && made(t, l, a) {
-				at = append(at, time.Now())
-				continue
-			}
-			time.Sleep(a.wait)
-		}
-		noWindowOver(t, 5, at)
+		noWindowOver(t, 5, tenStarts(t, l, at))
 	})
 }
 
