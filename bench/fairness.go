@@ -18,7 +18,7 @@ const (
 func (b *bench) fairness(ctx context.Context) (err error) {
 	t := &table{
 		Title:   fmt.Sprintf("Fairness: receipt at a healthy webhook with %g events a second, beside bad ones", b.rate),
-		Columns: []string{"", "events", "p50", "p90", "p99", "p99 to alone"},
+		Columns: []string{"", "events", "answer p50", "answer p99", "p50", "p90", "p99", "p99 to alone"},
 	}
 	for _, stack := range b.stacks {
 		rounds, err := b.besideBad(ctx, stack)
@@ -29,7 +29,7 @@ func (b *bench) fairness(ctx context.Context) (err error) {
 		for n, r := range rounds {
 			p99 := quantile(r.receipts, 0.99)
 			t.Rows = append(t.Rows, []any{
-				stack + " " + fairnessRounds[n], len(r.receipts), quantile(r.receipts, 0.5), quantile(r.receipts, 0.9), p99,
+				stack + " " + fairnessRounds[n], len(r.receipts), quantile(r.answers, 0.5), quantile(r.answers, 0.99), quantile(r.receipts, 0.5), quantile(r.receipts, 0.9), p99,
 				ratio(float64(p99) / float64(max(1, alone))),
 			})
 		}

@@ -76,3 +76,17 @@ func (s *Store) WriteThrough(path string, through func(d driver.Driver, dsn stri
 	s.db = gorm
 	return errors.Join(err, opened)
 }
+
+// Log is how many pages SQLite's log holds, and how many of them the database file has.
+func (s *Store) Log(ctx context.Context) (length, copied int, err error) {
+	var busy int
+	err = s.readers.QueryRowContext(ctx, "PRAGMA wal_checkpoint(NOOP)").Scan(&busy, &length, &copied)
+	return length, copied, err
+}
+
+// LongLog is the length from which on the log begins anew though somebody writes all the time, and
+// AutoCheckpoint the one at which SQLite would see to it.
+const (
+	LongLog        = longLog
+	AutoCheckpoint = autoCheckpoint
+)

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	_ "modernc.org/sqlite" // the driver
 )
@@ -57,13 +58,17 @@ func (s *Store) openSQLite(ctx context.Context, opts Options) error {
 	if s.db, err = gormOver(sqliteDialector{s.main}); err != nil {
 		return err
 	}
-	s.reads, err = gormOver(sqliteDialector{s.readers})
+	if s.reads, err = gormOver(sqliteDialector{s.readers}); err != nil {
+		return err
+	}
+	s.checkpoints, err = newCheckpointer(path, s.main, s.log)
 	return err
 }
 
 // sqliteDSN is what every connection shares. FULL makes an answered commit survive a power cut.
 func sqliteDSN(path, more string) string {
-	const shared = "_busy_timeout=2000&_journal_mode=WAL&_synchronous=FULL&_time_integer_format=unix_micro&_inttotime=1" +
-		"&_dqs=0&_pragma=cache_size(-16000)&_pragma=temp_store(2)&_pragma=wal_autocheckpoint(4000)&_pragma=journal_size_limit(67108864)"
+	shared := "_busy_timeout=2000&_journal_mode=WAL&_synchronous=FULL&_time_integer_format=unix_micro&_inttotime=1" +
+		"&_dqs=0&_pragma=cache_size(-16000)&_pragma=temp_store(2)&_pragma=journal_size_limit(67108864)" +
+		"&_pragma=wal_autocheckpoint(" + strconv.Itoa(autoCheckpoint) + ")"
 	return (&url.URL{Scheme: "file", OmitHost: true, Path: filepath.ToSlash(path), RawQuery: shared + "&" + more}).String()
 }

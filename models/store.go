@@ -67,8 +67,10 @@ type Store struct {
 	db      *gorm.DB
 	reads   *gorm.DB
 	stmts   *statements // SQLite: prepared statements of main
-	unlock  func() error
-	gate    gate
+	// checkpoints copies SQLite's log to its file.
+	checkpoints *checkpointer
+	unlock      func() error
+	gate        gate
 	// migrating is how Migrate connects to Postgres: without the bounds on statements.
 	migrating *pgx.ConnConfig
 	feed      feedSignal
@@ -131,6 +133,9 @@ func (s *Store) Close() error {
 		return nil
 	}
 	var errs []error
+	if s.checkpoints != nil {
+		errs = append(errs, s.checkpoints.close())
+	}
 	if s.stmts != nil {
 		errs = append(errs, s.stmts.close())
 	}
