@@ -189,7 +189,7 @@ func appendDue(due []queue.Item, deliveries []models.Delivery) []queue.Item {
 			continue
 		}
 		item := queue.Item{DeliveryID: d.ID, Attempt: 1}
-		if d.StatusReason != nil && *d.StatusReason == models.ReasonScheduled {
+		if d.NextAttemptAt.After(d.CreatedAt) {
 			item.At = *d.NextAttemptAt
 		}
 		due = append(due, item)

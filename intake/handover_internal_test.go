@@ -22,15 +22,24 @@ type room struct {
 	mu       sync.Mutex
 	places   int
 	reserved int
+	park     time.Duration // 0: no webhook is full
 	claims   []models.Claim
 }
 
-func (r *room) Reserve(n int) (int, time.Duration) {
+func (r *room) Reserve(webhooks []string) ([]models.Reserved, time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	n = min(n, r.places-r.reserved)
-	r.reserved += n
-	return n, time.Minute
+	reserved := make([]models.Reserved, len(webhooks))
+	for n := range reserved {
+		switch {
+		case r.park > 0:
+			reserved[n].Park = r.park
+		case r.reserved < r.places:
+			reserved[n].Held = true
+			r.reserved++
+		}
+	}
+	return reserved, time.Minute
 }
 
 func (r *room) Release(n int) {
@@ -156,4 +165,27 @@ func TestHandover_NotEverything(t *testing.T) {
 	require.NoError(t, err)
 	emit(created(""))
 	assert.Len(t, worker.claims, 1)
+}
+
+// What would find no slot of its webhook is parked with its commit, and the queue is told when it comes.
+func TestHandover_ParksWhatItsWebhookHasNoSlotFor(t *testing.T) {
+	t.Parallel()
+	modelstest.Each(t, func(t *testing.T, store *models.Store) {
+		var told reminders
+		i, w := taking(t, store, &told)
+		i.Start(&room{park: time.Hour})
+		require.NoError(t, i.Emit(t.Context(), acme, []Input{created("")})[0].Err)
+		require.Len(t, told.items, 1)
+		at := told.items[0].At
+		assert.Greater(t, time.Until(at), 50*time.Minute)
+		due, err := store.Unpark(t.Context(), w.ID, 10)
+		require.NoError(t, err)
+		require.Len(t, due, 1)
+		assert.Equal(t, told.items[0].DeliveryID, due[0].DeliveryID)
+		claims, err := store.Claim(t.Context(), []string{due[0].DeliveryID}, "t", time.Minute)
+		require.NoError(t, err)
+		require.Len(t, claims.Claimed, 1)
+		assert.True(t, claims.Claimed[0].Parked)
+		assert.Equal(t, models.ReasonRateLimited, claims.Claimed[0].Waited)
+	})
 }

@@ -10,15 +10,20 @@ import (
 
 	"github.com/intervengine/webhooks/egress"
 	"github.com/intervengine/webhooks/models"
+	"github.com/intervengine/webhooks/queue"
 )
 
 const (
 	// lateDelay is for a claim that could not start in time: this process or the database is busy,
 	// and coming back at once would keep them so.
 	lateDelay = time.Second
+	// fetchWithin bounds how long parked deliveries are looked for.
+	fetchWithin = time.Second
 	// faultDelay is what a delivery waits whose webhook cannot be read as it is stored.
 	faultDelay = 30 * time.Second
 )
+
+const detailRate = "Waits for its turn: the webhook's rate limit is reached."
 
 // claim is a claimed delivery. at is when the claim was asked for, by this process's own clock,
 // which a stopped process cannot fool.
@@ -82,13 +87,13 @@ func (w *Worker) attempt(c claim, place *place) (models.AttemptRecord, *models.R
 		until, cancel = context.WithDeadline(start, grant.last())
 		defer cancel()
 	}
-	slot := w.share.take(c.WebhookID)
+	slot := w.share.take(c.WebhookID, c.Parked)
 	if !w.stand(until, slot, place) {
 		w.limiter.giveBack(grant)
 		return models.AttemptRecord{}, w.held(c, heldByShare, slot.after)
 	}
 	var took time.Duration
-	defer func() { w.share.give(slot, took) }()
+	defer func() { w.giveSlot(slot, took) }()
 
 	var limited *rateStart
 	if r.rate > 0 {
@@ -130,7 +135,7 @@ func (w *Worker) askRate(start context.Context, c claim, r *receiver) (rateAnswe
 		return rateAnswer{}, nil
 	}
 	answer, err := w.limiter.ask(start, rateAsk{
-		webhookID: c.WebhookID, rate: r.rate, returning: c.Waited == models.ReasonRateLimited, created: c.CreatedAt, late: r.way.usually(),
+		webhookID: c.WebhookID, rate: r.rate, returning: waitedForRate(c), created: c.CreatedAt, late: r.way.usually(),
 	}, func(ask func()) { c.member.inTurn(c.Claim, ask) })
 	switch {
 	case err != nil:
@@ -199,13 +204,40 @@ func (w *Worker) stand(ctx context.Context, t *slot, p *place) bool {
 		return false
 	}
 	if p.room.comeBack(ctx) != nil {
-		w.share.give(t, 0)
+		w.giveSlot(t, 0)
 		t.after = shortestWait
 		return false
 	}
 	p.held = true
 	return true
 }
+
+// giveSlot returns a slot after an attempt that took d, and fetches what is parked where more slots are free.
+// Its caller has a place in the room.
+func (w *Worker) giveSlot(t *slot, d time.Duration) {
+	fetch := w.share.give(t, d)
+	if fetch == 0 {
+		return
+	}
+	w.duties.Go(func() {
+		ctx, cancel := context.WithTimeout(w.attempts, fetchWithin)
+		defer cancel()
+		due, err := w.opt.Store.Unpark(ctx, t.webhookID, fetch)
+		if err != nil {
+			// They come by themselves at their time.
+			w.opt.Logger.DebugContext(ctx, "deliveries that wait for a slot not fetched", "webhook", t.webhookID, "error", err)
+		}
+		items := make([]queue.Item, len(due))
+		for n, one := range due {
+			items[n] = queue.Item{DeliveryID: one.DeliveryID, Attempt: one.AttemptCount, At: one.NextAttemptAt}
+		}
+		w.opt.Queue.EnqueueAsync(items)
+		w.share.fetched(t.webhookID, err == nil && len(due) < fetch)
+	})
+}
+
+// waitedForRate says that a delivery has been told when to come back by its webhook's rate limit.
+func waitedForRate(c claim) bool { return c.Waited == models.ReasonRateLimited && !c.Parked }
 
 // heldWhy is why a claim was given back unstarted.
 type heldWhy string
@@ -226,6 +258,9 @@ func (w *Worker) held(c claim, why heldWhy, wait time.Duration) *models.Release 
 		release.After = 0
 	}
 	reason := c.Waited
+	if c.Parked {
+		reason = "" // that is over
+	}
 	switch why {
 	case heldByCircuit:
 		release.After = coarse(release.After)
@@ -233,10 +268,15 @@ func (w *Worker) held(c claim, why heldWhy, wait time.Duration) *models.Release 
 		release.Detail = "The circuit breaker is open: too many of the latest attempts failed. It tries again by itself."
 	case heldByRate:
 		reason = models.ReasonRateLimited
-		release.Detail = "Waits for its turn: the webhook's rate limit is reached."
+		release.Detail = detailRate
 	case heldByShare:
 		release.After = coarse(release.After)
-		release.Detail = "Waits for its turn: the webhook has as many attempts under way as it may have."
+		if waitedForRate(c) {
+			release.Detail = detailRate // it keeps its turn, and is not parked
+			break
+		}
+		reason = models.ReasonRateLimited
+		release.Detail = models.DetailShare
 	case heldByFault, heldBack:
 	}
 	// Its turn in the limit's line is kept through other waits.

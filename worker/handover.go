@@ -7,13 +7,28 @@ import (
 	"github.com/intervengine/webhooks/models"
 )
 
-// Reserve makes room for at most n attempts that follow at once, without waiting, and tells for how
-// many there is some (0 when tasks wait for room already) and for how long they are to be claimed.
-func (w *Worker) Reserve(n int) (places int, leased time.Duration) {
+// Reserve makes room for an attempt to each of webhooks that may follow at once, without waiting, the
+// first ones first. Of each it tells whether there is room (there is none where tasks wait for some) or,
+// where the webhook has no slot, for how long to park it; and for how long they are to be claimed.
+func (w *Worker) Reserve(webhooks []string) (reserved []models.Reserved, leased time.Duration) {
+	reserved = make([]models.Reserved, len(webhooks))
 	if w.attempts.Err() != nil {
-		return 0, lease
+		return reserved, lease
 	}
-	return w.room.try(n), lease
+	wanted := 0
+	for n, id := range webhooks {
+		if reserved[n].Park = w.share.full(id); reserved[n].Park == 0 {
+			wanted++
+		}
+	}
+	places := w.room.try(wanted)
+	for n := range reserved {
+		if reserved[n].Park == 0 && places > 0 {
+			reserved[n].Held = true
+			places--
+		}
+	}
+	return reserved, lease
 }
 
 // Release gives back places that were reserved and are not needed.

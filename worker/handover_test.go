@@ -2,6 +2,7 @@ package worker_test
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"time"
 
@@ -18,8 +19,8 @@ import (
 func (s *stack) handOver(t testing.TB, p *process, w models.Webhook) models.Delivery {
 	t.Helper()
 	since := time.Now()
-	places, lease := p.Reserve(1)
-	require.Equal(t, 1, places)
+	reserved, lease := p.Reserve([]string{w.ID})
+	require.Equal(t, []models.Reserved{{Held: true}}, reserved)
 	data, token := eventData, uuid.NewString()
 	results, err := s.store.CommitEvents(t.Context(), func(_ context.Context, tx *models.EventTx) ([]models.NewEvent, error) {
 		return []models.NewEvent{{
@@ -97,22 +98,28 @@ func TestHandover_OnlyAsFarAsThereIsRoom(t *testing.T) {
 	receiver := receivertest.New(t, receivertest.Default(receivertest.Hang()))
 	w, _ := s.webhook(t, receiver.URL())
 	p := s.bare(t, nil, func(o *worker.Options) { o.Concurrency, o.WebhookShare = 4, 1 })
-	places, _ := p.Reserve(100)
-	assert.Equal(t, 4, places)
-	none, _ := p.Reserve(1)
-	assert.Zero(t, none)
-	p.Release(places)
+	reserve := func(n int) (held int) {
+		reserved, _ := p.Reserve(slices.Repeat([]string{w.ID}, n))
+		require.Len(t, reserved, n)
+		for _, r := range reserved {
+			if r.Held {
+				held++
+			}
+		}
+		return held
+	}
+	assert.Equal(t, 4, reserve(100))
+	assert.Zero(t, reserve(1))
+	p.Release(4)
 
 	s.handOver(t, p, w)
 	receiver.Wait(t, 1)
-	places, _ = p.Reserve(4)
-	assert.Equal(t, 3, places) // what is free
-	p.Release(places)
+	assert.Equal(t, 3, reserve(4)) // what is free
+	p.Release(3)
 
 	receiver.Release()
 	p.stop()
-	none, _ = p.Reserve(1)
-	assert.Zero(t, none, "a worker that has stopped takes nothing over")
+	assert.Zero(t, reserve(1), "a worker that has stopped takes nothing over")
 }
 
 // A stop lets what was handed over finish as far as its grace goes.

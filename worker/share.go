@@ -11,9 +11,10 @@ import (
 //
 // How long the webhook's attempts take decides what becomes of those that find no slot. Where one
 // comes free soon they stand in line, which costs nothing but a goroutine: a fast receiver that
-// gets a burst is kept busy. Where it does not, they go back to the database, each behind the one
-// before, about as fast as the receiver takes them: a backlog is claimed once or twice on its
-// way, not over and over.
+// gets a burst is kept busy. Where it does not, they are parked in the database, each behind the one
+// before, about as fast as the receiver takes them: a backlog is claimed once or twice on its way, not
+// over and over. When slots stay free though some are parked, because the receiver has become faster,
+// those are fetched.
 type share struct {
 	limit int // attempts at once per webhook
 	now   func() time.Time
@@ -28,6 +29,9 @@ type holding struct {
 	line     *list.List    // of *slot that wait for their turn
 	average  time.Duration // of the attempts that ended, weighted towards the newest
 	returned time.Time     // when the last one that was sent back comes again
+	parked   bool          // there may be some in the database
+	fetching bool          // somebody is about to look there
+	fetched  time.Time     // when that was last done
 }
 
 // slot is one attempt's place: held when ready is closed, else in line, else sent back for after.
@@ -47,10 +51,15 @@ const (
 	maxLine = 1024
 	// shortestWait is the least that a delivery is sent back for.
 	shortestWait = 100 * time.Millisecond
-	// slowestReturn is the longest distance between two that were sent back. A receiver that takes
-	// them more slowly than that costs this many idle claims a second, and one that recovers has
-	// its backlog at this rate at least.
-	slowestReturn = 20 * time.Millisecond
+	// slowestReturn is the longest distance between two that were sent back. A worker that starts knows
+	// nothing of what is parked before one of them has come.
+	slowestReturn = time.Second
+	// Parked ones are fetched when at least 1/freeSlots of the slots are free, again after fetchAgain at
+	// the earliest, and at most as many more than that as have their turn within fetchAhead.
+	freeSlots  = 8
+	fetchAgain = 20 * time.Millisecond
+	fetchAhead = 100 * time.Millisecond
+	maxFetch   = 256
 	// idleHolding is how long a quiet webhook is remembered after the last one that it sent back.
 	idleHolding = time.Minute
 )
@@ -59,8 +68,9 @@ func newShare(limit int, now func() time.Time) *share {
 	return &share{limit: max(limit, 1), now: now, held: map[string]*holding{}}
 }
 
-// take gets a slot for the webhook, a place in line, or the time after which to come again.
-func (s *share) take(webhookID string) *slot {
+// take gets a slot for the webhook, a place in line, or the time after which to come again. parked says
+// that the delivery was parked.
+func (s *share) take(webhookID string, parked bool) *slot {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	h := s.held[webhookID]
@@ -68,20 +78,46 @@ func (s *share) take(webhookID string) *slot {
 		h = &holding{running: list.New(), line: list.New()}
 		s.held[webhookID] = h
 	}
+	h.parked = h.parked || parked
 	now := s.now()
 	t := &slot{webhookID: webhookID, ready: make(chan struct{})}
 	if h.running.Len() < s.limit {
 		h.grant(t, now)
 		return t
 	}
-	// Each place in line is one turn further from the slots, which end one after the other.
-	turn := h.expected(now) / time.Duration(s.limit)
-	if h.line.Len() < maxLine && turn*time.Duration(h.line.Len()+1) <= patience {
+	turn := s.turn(h, now)
+	if h.hasPlace(turn) {
 		t.at = h.line.PushBack(t)
 		return t
 	}
 	t.after = h.sendBack(now, turn, h.line.Len())
 	return t
+}
+
+// full tells of a delivery that is not claimed yet when to come again, where take would send it back; else 0.
+func (s *share) full(webhookID string) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h := s.held[webhookID]
+	if h == nil || h.running.Len() < s.limit {
+		return 0
+	}
+	now := s.now()
+	turn := s.turn(h, now)
+	if h.hasPlace(turn) {
+		return 0
+	}
+	return h.sendBack(now, turn, h.line.Len())
+}
+
+// turn is how long it takes from one slot that comes free to the next.
+func (s *share) turn(h *holding, now time.Time) time.Duration {
+	return h.expected(now) / time.Duration(s.limit)
+}
+
+// hasPlace says whether one more may stand in line. Each place is one turn further from the slots.
+func (h *holding) hasPlace(turn time.Duration) bool {
+	return h.line.Len() < maxLine && turn*time.Duration(h.line.Len()+1) <= patience
 }
 
 // sendBack says when one that finds no slot comes again: behind all that were sent back before, and
@@ -91,6 +127,7 @@ func (h *holding) sendBack(now time.Time, turn time.Duration, ahead int) time.Du
 		h.returned = earliest
 	}
 	h.returned = h.returned.Add(min(turn, slowestReturn))
+	h.parked = true
 	return h.returned.Sub(now)
 }
 
@@ -124,13 +161,14 @@ func (s *share) leave(t *slot) bool {
 	h.line.Remove(t.at)
 	t.at = nil
 	// Those who still stand there came later.
-	t.after = h.sendBack(now, h.expected(now)/time.Duration(s.limit), 0)
+	t.after = h.sendBack(now, s.turn(h, now), 0)
 	return true
 }
 
-// give returns a slot after an attempt that took d; 0 where none was made. The first in line gets
-// it.
-func (s *share) give(t *slot, d time.Duration) {
+// give returns a slot after an attempt that took d; 0 where none was made. The first in line gets it.
+// fetch is how many parked ones there is room for now: who is told of any fetches them, and calls
+// fetched.
+func (s *share) give(t *slot, d time.Duration) (fetch int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	h := s.held[t.webhookID]
@@ -148,8 +186,31 @@ func (s *share) give(t *slot, d time.Duration) {
 		next, _ := h.line.Remove(h.line.Front()).(*slot)
 		h.grant(next, now)
 	}
-	// What a quiet webhook's attempts took is forgotten with it.
-	if h.running.Len() == 0 && now.Sub(h.returned) > idleHolding {
-		delete(s.held, t.webhookID)
+	free := s.limit - h.running.Len()
+	if h.parked && !h.fetching && h.line.Len() == 0 && free >= (s.limit+freeSlots-1)/freeSlots && now.Sub(h.fetched) >= fetchAgain {
+		h.fetching = true
+		turn := max(h.average/time.Duration(s.limit), fetchAhead/maxFetch)
+		return min(free+int(fetchAhead/turn), maxFetch)
+	}
+	s.forget(t.webhookID, h, now)
+	return 0
+}
+
+// fetched says that parked deliveries were fetched. all: there are no more.
+func (s *share) fetched(webhookID string, all bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h, now := s.held[webhookID], s.now()
+	h.fetching, h.fetched = false, now
+	if all {
+		h.parked, h.returned = false, time.Time{}
+	}
+	s.forget(webhookID, h, now)
+}
+
+// forget forgets what a quiet webhook's attempts took.
+func (s *share) forget(webhookID string, h *holding, now time.Time) {
+	if h.running.Len() == 0 && !h.fetching && now.Sub(h.returned) > idleHolding {
+		delete(s.held, webhookID)
 	}
 }

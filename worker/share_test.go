@@ -21,11 +21,11 @@ func isHeld(s *slot) bool {
 func TestShare_HoldsNoMoreThanItsPart(t *testing.T) {
 	t.Parallel()
 	s := newShare(2, time.Now)
-	first, second, third := s.take("a"), s.take("a"), s.take("a")
+	first, second, third := s.take("a", false), s.take("a", false), s.take("a", false)
 	assert.True(t, isHeld(first))
 	assert.True(t, isHeld(second))
 	assert.False(t, isHeld(third))
-	assert.True(t, isHeld(s.take("b")), "another webhook has its own")
+	assert.True(t, isHeld(s.take("b", false)), "another webhook has its own")
 	s.give(first, time.Millisecond)
 	assert.True(t, isHeld(third), "the first in line follows")
 	assert.False(t, s.leave(third), "who has the slot cannot leave the line")
@@ -34,8 +34,8 @@ func TestShare_HoldsNoMoreThanItsPart(t *testing.T) {
 func TestShare_WhoLeavesTheLineComesBackLater(t *testing.T) {
 	t.Parallel()
 	s := newShare(1, time.Now)
-	held := s.take("a")
-	waiting, next := s.take("a"), s.take("a")
+	held := s.take("a", false)
+	waiting, next := s.take("a", false), s.take("a", false)
 	assert.True(t, s.leave(waiting))
 	assert.GreaterOrEqual(t, waiting.after, shortestWait)
 	s.give(held, time.Millisecond)
@@ -50,16 +50,16 @@ func TestShare_ALineThatLosesPatienceComesBackSoon(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newShare(4, time.Now)
 		for range 4 {
-			s.take("a")
+			s.take("a", false)
 		}
 		line := make([]*slot, 56)
 		for n := range line {
-			line[n] = s.take("a")
+			line[n] = s.take("a", false)
 		}
 		time.Sleep(patience)
 		for n, waiting := range line {
 			assert.True(t, s.leave(waiting))
-			assert.LessOrEqual(t, waiting.after, shortestWait+time.Duration(n+1)*slowestReturn)
+			assert.LessOrEqual(t, waiting.after, shortestWait+time.Duration(n+1)*patience/4)
 		}
 	})
 }
@@ -70,17 +70,17 @@ func TestShare_NobodyWaitsForALineThatIsGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newShare(1, time.Now)
 		for range 100 {
-			s.take("a")
+			s.take("a", false)
 		}
 		time.Sleep(patience)
-		assert.LessOrEqual(t, s.take("a").after, shortestWait+patience+slowestReturn)
+		assert.LessOrEqual(t, s.take("a", false).after, shortestWait+patience+patience)
 	})
 }
 
 func TestShare_AQuietWebhookIsForgotten(t *testing.T) {
 	t.Parallel()
 	s := newShare(1, time.Now)
-	s.give(s.take("a"), time.Millisecond)
+	s.give(s.take("a", false), time.Millisecond)
 	assert.Empty(t, s.held)
 }
 
@@ -102,15 +102,24 @@ func (q *queued) Pop() any {
 // often it is claimed for nothing, and whether its slots stay busy.
 func TestShare_ABacklogIsNotClaimedOverAndOver(t *testing.T) {
 	t.Parallel()
+	always := func(d time.Duration) func(time.Duration) time.Duration {
+		return func(time.Duration) time.Duration { return d }
+	}
 	for name, test := range map[string]struct {
-		takes      time.Duration
+		takes      func(since time.Duration) time.Duration
 		minute     int     // at least so many attempts in the first minute
 		idleClaims float64 // at most so many claims for nothing, for each second
 	}{
-		"that hangs":   {15 * time.Second, 3 * 128, 120},
-		"slow":         {2 * time.Second, 28 * 128, 250},
-		"a little off": {200 * time.Millisecond, 10_000, 1000},
-		"fast":         {5 * time.Millisecond, 10_000, 5000},
+		"that hangs":   {always(15 * time.Second), 3 * 128, 20},
+		"slow":         {always(2 * time.Second), 28 * 128, 100},
+		"a little off": {always(200 * time.Millisecond), 10_000, 1000},
+		"fast":         {always(5 * time.Millisecond), 10_000, 5000},
+		"that recovers": {func(since time.Duration) time.Duration {
+			if since < 20*time.Second {
+				return 15 * time.Second
+			}
+			return 5 * time.Millisecond
+		}, 10_000, 100},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -122,7 +131,7 @@ func TestShare_ABacklogIsNotClaimedOverAndOver(t *testing.T) {
 					arrivals[i] = began
 				}
 				done, idle := 0, 0
-				ended := make(chan struct{}, 10_000)
+				ended := make(chan int, 10_000)
 				back := make(chan time.Duration, 10_000)
 				for time.Since(began) < time.Minute && done < 10_000 {
 					for range 5 { // a millisecond's claims
@@ -131,7 +140,7 @@ func TestShare_ABacklogIsNotClaimedOverAndOver(t *testing.T) {
 						}
 						heap.Pop(&arrivals)
 						go func() {
-							slot := s.take("w")
+							slot := s.take("w", false)
 							if slot.after == 0 {
 								timer := time.NewTimer(patience)
 								defer timer.Stop()
@@ -140,9 +149,9 @@ func TestShare_ABacklogIsNotClaimedOverAndOver(t *testing.T) {
 								case <-timer.C:
 								}
 								if !s.leave(slot) {
-									time.Sleep(test.takes)
-									s.give(slot, test.takes)
-									ended <- struct{}{}
+									takes := test.takes(time.Since(began))
+									time.Sleep(takes)
+									ended <- s.give(slot, takes)
 									return
 								}
 							}
@@ -151,13 +160,22 @@ func TestShare_ABacklogIsNotClaimedOverAndOver(t *testing.T) {
 					}
 					time.Sleep(time.Millisecond)
 					synctest.Wait()
-					for len(ended) > 0 {
-						<-ended
-						done++
-					}
 					for len(back) > 0 {
 						heap.Push(&arrivals, time.Now().Add(<-back))
 						idle++
+					}
+					for len(ended) > 0 {
+						done++
+						if fetch := <-ended; fetch > 0 {
+							got := min(fetch, arrivals.Len())
+							for range got {
+								heap.Pop(&arrivals)
+							}
+							for range got {
+								heap.Push(&arrivals, time.Now())
+							}
+							s.fetched("w", got < fetch)
+						}
 					}
 				}
 				took := time.Since(began).Seconds()
@@ -169,4 +187,31 @@ func TestShare_ABacklogIsNotClaimedOverAndOver(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A worker that starts learns from a parked delivery that there are some, and fetches until there are no more.
+func TestShare_ParkedOnesAreFetched(t *testing.T) {
+	t.Parallel()
+	s := newShare(2, time.Now)
+	assert.Zero(t, s.give(s.take("a", false), time.Millisecond), "nothing is known to be parked")
+	assert.Positive(t, s.give(s.take("a", true), time.Millisecond))
+	assert.Zero(t, s.give(s.take("a", false), time.Millisecond), "one fetches already")
+	s.fetched("a", true)
+	assert.Zero(t, s.give(s.take("a", false), time.Millisecond), "there are no more")
+	assert.Empty(t, s.held)
+}
+
+// A delivery that would be sent back need not be claimed for that.
+func TestShare_FullTellsBeforeTheClaim(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newShare(1, time.Now)
+		assert.Zero(t, s.full("a"))
+		s.take("a", false)
+		assert.Zero(t, s.full("a"), "it may stand in line")
+		time.Sleep(2 * patience)
+		first, second := s.full("a"), s.full("a")
+		assert.GreaterOrEqual(t, first, shortestWait)
+		assert.Greater(t, second, first, "one after the other")
+	})
 }
