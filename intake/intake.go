@@ -96,7 +96,7 @@ func (s *Stats) Duplicates() uint64 { s.mu.Lock(); defer s.mu.Unlock(); return s
 func New(opt Options) *Intake {
 	i := &Intake{opt: opt}
 	i.snapshots.store = opt.Store
-	i.committer = batch.New(batch.Options[*item, Output]{MaxBatch: 256, MaxWaiting: 50_000, Flush: i.flush})
+	i.committer = batch.New(batch.Options[*item, Output]{MaxBatch: 64, MaxWaiting: 50_000, Flush: i.flush})
 	return i
 }
 

@@ -8,25 +8,30 @@ import (
 )
 
 // Reserve makes room for an attempt to each of webhooks that may follow at once, without waiting, the
-// first ones first. Of each it tells whether there is room (there is none where tasks wait for some) or,
-// where the webhook has no slot, for how long to park it; and for how long they are to be claimed.
+// first ones first. Of each it tells whether there is room or, where the webhook has no slot, for how long
+// to park it; and for how long they are to be claimed. No webhook gets more room in this way than its
+// share of the slots, since others of its deliveries may be waiting for something else.
 func (w *Worker) Reserve(webhooks []string) (reserved []models.Reserved, leased time.Duration) {
 	reserved = make([]models.Reserved, len(webhooks))
 	if w.attempts.Err() != nil {
 		return reserved, lease
 	}
-	wanted := 0
+	taken := make(map[string]int, len(webhooks))
+	var wanted []int
 	for n, id := range webhooks {
-		if reserved[n].Park = w.share.full(id); reserved[n].Park == 0 {
-			wanted++
+		if reserved[n].Park = w.share.full(id); reserved[n].Park > 0 {
+			continue
+		}
+		if _, known := taken[id]; !known {
+			taken[id] = w.running.of(id)
+		}
+		if taken[id] < w.share.limit {
+			taken[id]++
+			wanted = append(wanted, n)
 		}
 	}
-	places := w.room.try(wanted)
-	for n := range reserved {
-		if reserved[n].Park == 0 && places > 0 {
-			reserved[n].Held = true
-			places--
-		}
+	for _, n := range wanted[:w.room.try(len(wanted))] {
+		reserved[n].Held = true
 	}
 	return reserved, lease
 }

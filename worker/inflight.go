@@ -16,6 +16,7 @@ type inFlight struct {
 	mu     sync.Mutex
 	claims map[models.ClaimKey]time.Time // by when it was claimed
 	latest map[string]*running           // by delivery
+	counts map[string]int                // by webhook
 }
 
 // running is an attempt that is under way.
@@ -25,7 +26,7 @@ type running struct {
 }
 
 func newInFlight() *inFlight {
-	return &inFlight{claims: map[models.ClaimKey]time.Time{}, latest: map[string]*running{}}
+	return &inFlight{claims: map[models.ClaimKey]time.Time{}, latest: map[string]*running{}, counts: map[string]int{}}
 }
 
 // add takes a claim in. end must follow.
@@ -35,6 +36,7 @@ func (f *inFlight) add(c claim) *running {
 	defer f.mu.Unlock()
 	f.claims[c.key()] = c.at
 	f.latest[c.DeliveryID] = r
+	f.counts[c.WebhookID]++
 	return r
 }
 
@@ -44,6 +46,9 @@ func (f *inFlight) end(c claim, r *running) {
 	defer f.mu.Unlock()
 	close(r.ended)
 	delete(f.claims, c.key())
+	if f.counts[c.WebhookID]--; f.counts[c.WebhookID] == 0 {
+		delete(f.counts, c.WebhookID)
+	}
 	// A worker that overslept its lease may have claimed the delivery anew.
 	if f.latest[c.DeliveryID] == r {
 		delete(f.latest, c.DeliveryID)
@@ -64,6 +69,13 @@ func (f *inFlight) split(ids []string) (others []string, underWay map[string]*ru
 		}
 	}
 	return others, underWay
+}
+
+// of is how many deliveries of a webhook are under way.
+func (f *inFlight) of(webhookID string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.counts[webhookID]
 }
 
 // all is what is under way now.

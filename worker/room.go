@@ -12,8 +12,13 @@ import (
 // while the last one is awaited. Who has a claim already, and left its place only to stand in line for
 // a slot of its webhook, goes before all tasks: it holds a slot, and its time to start runs out. A
 // task waits for such no longer than their patience, because they cannot become more without room.
+//
+// Where some come without a task, a part of the places is kept for them: a backlog of tasks, which is
+// served in its order, must not send what has just been committed to its end.
 type room struct {
 	mu        sync.Mutex
+	places    int
+	kept      int // of the free ones, for those without a task; 0: none have come
 	free      int
 	returning *list.List // of *visitor with a claim
 	tasks     *list.List // of *visitor without
@@ -26,7 +31,7 @@ type visitor struct {
 }
 
 func newRoom(places int) *room {
-	return &room{free: places, returning: list.New(), tasks: list.New()}
+	return &room{places: places, free: places, returning: list.New(), tasks: list.New()}
 }
 
 // enter waits until a place is free, and takes as many as are, up to n.
@@ -38,20 +43,26 @@ func (r *room) comeBack(ctx context.Context) error {
 	return err
 }
 
-// try takes up to n places without waiting; none where others wait.
+// keptPart is which part of the places is kept for those that come without a task.
+const keptPart = 8
+
+// try takes up to n places without waiting, for those that come without a task.
 func (r *room) try(n int) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.returning.Len()+r.tasks.Len() > 0 {
-		return 0
-	}
+	r.kept = r.places / keptPart
 	n = min(n, r.free)
 	r.free -= n
 	return n
 }
 
-// empty takes n places, which are all of them: it waits until everybody has left.
-func (r *room) empty(ctx context.Context, n int) error {
+// empty takes all places: it waits until everybody has left. Nobody may try any more.
+func (r *room) empty(ctx context.Context) error {
+	r.mu.Lock()
+	n := r.places
+	r.kept = 0
+	r.admit()
+	r.mu.Unlock()
 	for n > 0 {
 		got, err := r.enter(ctx, n)
 		if err != nil {
@@ -94,17 +105,17 @@ func (r *room) wait(ctx context.Context, line *list.List, n int) (int, error) {
 
 // admit hands out what is free.
 func (r *room) admit() {
-	for r.free > 0 {
-		line := r.returning
+	for {
+		line, free := r.returning, r.free
 		if line.Len() == 0 {
-			line = r.tasks
+			line, free = r.tasks, r.free-r.kept
 		}
 		first := line.Front()
-		if first == nil {
+		if first == nil || free <= 0 {
 			return
 		}
 		v, _ := line.Remove(first).(*visitor)
-		n := min(v.want, r.free)
+		n := min(v.want, free)
 		r.free -= n
 		v.got <- n
 	}

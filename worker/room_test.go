@@ -24,6 +24,27 @@ func TestRoom_ATaskTakesWhatIsFree(t *testing.T) {
 	require.Equal(t, 2, r.try(5))
 }
 
+// Once somebody has come without a task, tasks leave room for the next ones.
+func TestRoom_KeepsAPartForThoseWithoutATask(t *testing.T) {
+	t.Parallel()
+	r := newRoom(2 * keptPart)
+	got, err := r.enter(t.Context(), 3*keptPart)
+	require.NoError(t, err)
+	require.Equal(t, 2*keptPart, got, "a process that has no such ones gives tasks all of its places")
+	r.leave(got)
+	require.Equal(t, 1, r.try(1))
+	got, err = r.enter(t.Context(), 3*keptPart)
+	require.NoError(t, err)
+	require.Equal(t, 2*keptPart-3, got)
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = r.enter(over, 1)
+	require.Error(t, err)
+	require.Equal(t, 2, r.try(3), "though tasks wait")
+	r.leave(got + 3)
+	require.NoError(t, r.empty(t.Context()))
+}
+
 // Who holds a slot of its webhook and a claim that grows old does not wait behind tasks.
 func TestRoom_WhoComesBackGoesFirst(t *testing.T) {
 	t.Parallel()
@@ -59,6 +80,6 @@ func TestRoom_WhoComesBackGoesFirst(t *testing.T) {
 		}
 		assert.Equal(t, []string{"first gave up", "back", "second"}, order)
 		r.leave(1)
-		require.NoError(t, r.empty(t.Context(), 1))
+		require.NoError(t, r.empty(t.Context()))
 	})
 }

@@ -86,7 +86,7 @@ func (s *share) take(webhookID string, parked bool) *slot {
 		return t
 	}
 	turn := s.turn(h, now)
-	if h.hasPlace(turn) {
+	if h.hasPlace(now, turn) {
 		t.at = h.line.PushBack(t)
 		return t
 	}
@@ -104,7 +104,7 @@ func (s *share) full(webhookID string) time.Duration {
 	}
 	now := s.now()
 	turn := s.turn(h, now)
-	if h.hasPlace(turn) {
+	if h.hasPlace(now, turn) {
 		return 0
 	}
 	return h.sendBack(now, turn, h.line.Len())
@@ -116,14 +116,25 @@ func (s *share) turn(h *holding, now time.Time) time.Duration {
 }
 
 // hasPlace says whether one more may stand in line. Each place is one turn further from the slots.
-func (h *holding) hasPlace(turn time.Duration) bool {
-	return h.line.Len() < maxLine && turn*time.Duration(h.line.Len()+1) <= patience
+func (h *holding) hasPlace(now time.Time, turn time.Duration) bool {
+	return h.line.Len() < maxLine && turn*time.Duration(h.line.Len()+1) <= patience && h.next(now) <= patience
+}
+
+// next is in how long the next slot will be free, should its attempt take as long as the others did. Where
+// many began together, as with a receiver that hangs, turns come all at once, and not for long between.
+func (h *holding) next(now time.Time) time.Duration {
+	oldest := h.running.Front()
+	if oldest == nil {
+		return 0
+	}
+	t, _ := oldest.Value.(*slot)
+	return max(h.average-now.Sub(t.since), 0)
 }
 
 // sendBack says when one that finds no slot comes again: behind all that were sent back before, and
 // behind so many in line, where nobody stands for longer than its patience.
 func (h *holding) sendBack(now time.Time, turn time.Duration, ahead int) time.Duration {
-	if earliest := now.Add(shortestWait + min(turn*time.Duration(ahead), patience)); h.returned.Before(earliest) {
+	if earliest := now.Add(max(shortestWait+min(turn*time.Duration(ahead), patience), h.next(now))); h.returned.Before(earliest) {
 		h.returned = earliest
 	}
 	h.returned = h.returned.Add(min(turn, slowestReturn))

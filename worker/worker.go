@@ -159,7 +159,7 @@ func (w *Worker) Stop(ctx context.Context) error {
 	// recorded or handed back.
 	err := w.lines.Acquire(ctx, maxLines)
 	if err == nil {
-		err = w.room.empty(ctx, w.opt.Concurrency)
+		err = w.room.empty(ctx)
 	}
 	w.stopOnce.Do(func() { close(w.stopping) })
 	w.duties.Wait()
