@@ -163,7 +163,7 @@ func (c *Committer[In, Out]) Do(ctx context.Context, in In) (Out, error) {
 		return none, err
 	}
 	it, answer := newItem[In, Out](in)
-	if err := c.enqueue(it); err != nil {
+	if _, err := c.enqueue(it); err != nil {
 		var none Out
 		return none, err
 	}
@@ -177,23 +177,18 @@ func (c *Committer[In, Out]) DoAll(ctx context.Context, ins []In) []Result[Out] 
 	results := make([]Result[Out], len(ins))
 	items := make([]*item[In, Out], len(ins))
 	answers := make([]<-chan Result[Out], len(ins))
-	err := ctx.Err()
 	for i, in := range ins {
-		if err != nil {
-			results[i].Err = err
-			continue
-		}
-		it, answer := newItem[In, Out](in)
-		// What follows one that was refused is refused as well, so that none overtakes another.
-		if err = c.enqueue(it); err != nil {
-			results[i].Err = err
-			continue
-		}
-		items[i], answers[i] = it, answer
+		items[i], answers[i] = newItem[In, Out](in)
+	}
+	accepted, err := 0, ctx.Err()
+	if err == nil {
+		accepted, err = c.enqueue(items...)
 	}
 	for i, it := range items {
-		if it != nil {
+		if i < accepted {
 			results[i] = c.await(ctx, it, answers[i])
+		} else {
+			results[i].Err = err
 		}
 	}
 	return results
@@ -227,7 +222,18 @@ func (c *Committer[In, Out]) await(ctx context.Context, it *item[In, Out], answe
 // nil, and then calls answer exactly once, from a flusher: answer must neither
 // block nor panic, for the rest of the batch waits behind it. It may call Submit.
 func (c *Committer[In, Out]) Submit(in In, answer func(Out, error)) error {
-	return c.enqueue(&item[In, Out]{in: in, answer: answer})
+	_, err := c.enqueue(&item[In, Out]{in: in, answer: answer})
+	return err
+}
+
+// SubmitAll is Submit for many, which are flushed in their order and together as far as batches go. accepted
+// is how many were: answer is called for each of those, with its place. The others got err.
+func (c *Committer[In, Out]) SubmitAll(ins []In, answer func(n int, value Out, err error)) (accepted int, err error) {
+	items := make([]*item[In, Out], len(ins))
+	for n, in := range ins {
+		items[n] = &item[In, Out]{in: in, answer: func(value Out, err error) { answer(n, value, err) }}
+	}
+	return c.enqueue(items...)
 }
 
 // Waiting returns how many items wait for a flush, for metrics.
@@ -237,18 +243,23 @@ func (c *Committer[In, Out]) Waiting() int {
 	return c.waiting.length
 }
 
-func (c *Committer[In, Out]) enqueue(it *item[In, Out]) error {
+// enqueue takes as many items as there is room for, at once. What follows one that was refused is refused
+// as well, so that none overtakes another.
+func (c *Committer[In, Out]) enqueue(items ...*item[In, Out]) (accepted int, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.stopped {
-		return ErrStopped
+		return 0, ErrStopped
 	}
-	if c.waiting.length >= c.maxWaiting {
-		return ErrBusy
+	for _, it := range items {
+		if c.waiting.length >= c.maxWaiting {
+			return accepted, ErrBusy
+		}
+		c.waiting.push(it)
+		c.work.Signal()
+		accepted++
 	}
-	c.waiting.push(it)
-	c.work.Signal()
-	return nil
+	return accepted, nil
 }
 
 // withdraw takes the item out of the queue; false when its batch has begun.

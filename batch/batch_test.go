@@ -395,3 +395,42 @@ func TestDoAllEndsWithItsContext(t *testing.T) {
 		g.release <- struct{}{}
 	})
 }
+
+// What is handed in together is flushed together, though a flusher is idle.
+func TestSubmitAll_InOneBatch(t *testing.T) {
+	t.Parallel()
+	for range 200 {
+		var batches [][]int
+		c := batch.New(batch.Options[int, int]{Flush: func(_ context.Context, items []int) ([]batch.Result[int], error) {
+			batches = append(batches, slices.Clone(items))
+			return make([]batch.Result[int], len(items)), nil
+		}})
+		c.Start()
+		var all sync.WaitGroup
+		all.Add(5)
+		accepted, err := c.SubmitAll([]int{0, 1, 2, 3, 4}, func(n, _ int, err error) {
+			defer all.Done()
+			assert.NoError(t, err)
+		})
+		require.NoError(t, err)
+		require.Equal(t, 5, accepted)
+		all.Wait()
+		require.NoError(t, c.Stop(t.Context()))
+		require.Equal(t, [][]int{{0, 1, 2, 3, 4}}, batches)
+	}
+}
+
+// Where there is no room for all, the first ones are taken.
+func TestSubmitAll_AsFarAsThereIsRoom(t *testing.T) {
+	t.Parallel()
+	c := batch.New(batch.Options[int, int]{MaxWaiting: 3, Flush: func(_ context.Context, items []int) ([]batch.Result[int], error) {
+		return make([]batch.Result[int], len(items)), nil
+	}})
+	var answered []int
+	accepted, err := c.SubmitAll([]int{0, 1, 2, 3, 4}, func(n, _ int, _ error) { answered = append(answered, n) })
+	require.ErrorIs(t, err, batch.ErrBusy)
+	require.Equal(t, 3, accepted)
+	c.Start()
+	require.NoError(t, c.Stop(t.Context()))
+	require.Equal(t, []int{0, 1, 2}, answered)
+}

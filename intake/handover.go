@@ -10,9 +10,9 @@ import (
 
 // Attempter makes attempts in this process.
 type Attempter interface {
-	// Reserve makes room for an attempt to each of webhooks, without waiting, and tells for which there is
-	// some, and for how long they are to be claimed.
-	Reserve(webhooks []string) (reserved []models.Reserved, lease time.Duration)
+	// Reserve makes room for an attempt of each of deliveries, which are not written yet, without waiting. It
+	// tells for which there is some, and for how long they are to be claimed.
+	Reserve(deliveries []*models.Delivery) (reserved []models.Reserved, lease time.Duration)
 	// Release gives back reserved room that is not needed.
 	Release(places int)
 	// Attempt uses reserved room, one place a claim, and does not wait for the attempts. since is
@@ -21,8 +21,8 @@ type Attempter interface {
 }
 
 // handover gives what a commit makes due to the worker of this process. The deliveries are written
-// claimed, so that neither the queue nor a claim stands between commit and attempt. What has to wait for
-// a slot of its webhook is written parked, so that it is not claimed for nothing. What the worker has no
+// claimed, so that neither the queue nor a claim stands between commit and attempt. What would
+// only be told to wait is written so at once: it is not claimed for nothing. What the worker has no
 // room for goes the way of all others. The queue is reminded of all of them.
 type handover struct {
 	to     Attempter // nil: no worker here
@@ -55,20 +55,16 @@ func (h *handover) claim(rows []models.NewEvent, now time.Time) {
 	if len(due) == 0 {
 		return
 	}
-	webhooks := make([]string, len(due))
-	for n, d := range due {
-		webhooks[n] = d.WebhookID
-	}
-	reserved, lease := h.to.Reserve(webhooks)
+	reserved, lease := h.to.Reserve(due)
 	token, until := uuid.NewString(), now.Add(lease)
 	for n, d := range due {
 		switch {
 		case reserved[n].Held:
 			h.places++
 			d.ClaimToken, d.ClaimedUntil = &token, &until
-		case reserved[n].Park > 0:
-			d.NextAttemptAt, d.StatusReason = new(models.Instant(now.Add(reserved[n].Park))), new(models.ReasonRateLimited)
-			d.StatusDetail = new(models.DetailShare)
+		case reserved[n].Wait > 0:
+			d.NextAttemptAt = new(models.Instant(now.Add(reserved[n].Wait)))
+			d.StatusReason, d.StatusDetail = &reserved[n].Reason, &reserved[n].Detail
 		}
 	}
 }

@@ -26,14 +26,14 @@ type room struct {
 	claims   []models.Claim
 }
 
-func (r *room) Reserve(webhooks []string) ([]models.Reserved, time.Duration) {
+func (r *room) Reserve(deliveries []*models.Delivery) ([]models.Reserved, time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	reserved := make([]models.Reserved, len(webhooks))
+	reserved := make([]models.Reserved, len(deliveries))
 	for n := range reserved {
 		switch {
 		case r.park > 0:
-			reserved[n].Park = r.park
+			reserved[n] = models.Reserved{Wait: r.park, Reason: models.ReasonRateLimited, Detail: models.DetailShare}
 		case r.reserved < r.places:
 			reserved[n].Held = true
 			r.reserved++

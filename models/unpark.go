@@ -16,8 +16,10 @@ const DetailShare = "Waits for its turn: the webhook has as many attempts under 
 type Reserved struct {
 	// Held: room for an attempt at once.
 	Held bool
-	// Park is how long the delivery is to be parked for; 0: not at all.
-	Park time.Duration
+	// Wait is how long the delivery has to wait before it is worth a claim, for that reason; 0: not at all.
+	Wait   time.Duration
+	Reason DeliveryStatusReason
+	Detail string
 }
 
 // parkedWithin is among how many of the oldest open deliveries of a webhook parked ones are looked for,

@@ -23,7 +23,10 @@ const (
 	faultDelay = 30 * time.Second
 )
 
-const detailRate = "Waits for its turn: the webhook's rate limit is reached."
+const (
+	detailRate    = "Waits for its turn: the webhook's rate limit is reached."
+	detailCircuit = "The circuit breaker is open: too many of the latest attempts failed. It tries again by itself."
+)
 
 // claim is a claimed delivery. at is when the claim was asked for, by this process's own clock,
 // which a stopped process cannot fool.
@@ -135,7 +138,7 @@ func (w *Worker) askRate(start context.Context, c claim, r *receiver) (rateAnswe
 		return rateAnswer{}, nil
 	}
 	answer, err := w.limiter.ask(start, rateAsk{
-		webhookID: c.WebhookID, rate: r.rate, returning: waitedForRate(c), created: c.CreatedAt, late: r.way.usually(),
+		webhookID: c.WebhookID, revision: c.WebhookRevision, rate: r.rate, returning: waitedForRate(c), created: c.CreatedAt, late: r.way.usually(),
 	}, func(ask func()) { c.member.inTurn(c.Claim, ask) })
 	switch {
 	case err != nil:
@@ -265,7 +268,7 @@ func (w *Worker) held(c claim, why heldWhy, wait time.Duration) *models.Release 
 	case heldByCircuit:
 		release.After = coarse(release.After)
 		reason = models.ReasonCircuitOpen
-		release.Detail = "The circuit breaker is open: too many of the latest attempts failed. It tries again by itself."
+		release.Detail = detailCircuit
 	case heldByRate:
 		reason = models.ReasonRateLimited
 		release.Detail = detailRate

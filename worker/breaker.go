@@ -82,6 +82,8 @@ type circuitView struct {
 	failed     time.Time // the last failure of any worker: while it is in the window all is reported
 	unsent     map[int64]tally
 	alone      lonely
+	held       time.Time // up to when those that asked here come back
+	until      time.Time // until when it is open for certain
 }
 
 // tally counts attempts of one bucket.

@@ -94,7 +94,7 @@ return 0`)
 // ARGV[6] -> how many ask
 //
 // Returns 1 where the circuit is closed, else 0, followed by a number for each that asks: 0 it is the
-// probe, n > 0 come back in n µs.
+// probe, n > 0 come back in n µs; and at last for how long nobody can be the probe, in µs.
 var askScript = redis.NewScript(`
 local time = redis.call("TIME")
 local now = time[1] * 1000000 + time[2]
@@ -131,6 +131,7 @@ if n > 0 then
   redis.call("HSET", KEYS[1], "n", text(held))
   redis.call("PEXPIRE", KEYS[1], math.ceil((held - now) / 1000) + 3600000)
 end
+answers[#answers + 1] = state == "o" and math.floor(math.max(ends - now, 0)) or 0
 return answers`)
 
 // report is the flush of reports: one call for each webhook's counts and one for each probe.
@@ -225,7 +226,32 @@ func (v *circuitView) set(open bool, now time.Time) {
 		v.generation++
 		v.unsent = nil
 		v.failed = time.Time{}
+		v.held, v.until = time.Time{}, time.Time{}
 	}
+}
+
+// plan notes what others were told who asked at a time: how long each waits, and how long the circuit is open.
+func (v *circuitView) plan(asked time.Time, waits []int64) {
+	after := func(micros int64) time.Time { return asked.Add(time.Duration(micros) * time.Microsecond) }
+	for _, wait := range waits[:len(waits)-1] {
+		if come := after(wait); come.After(v.held) {
+			v.held = come
+		}
+	}
+	v.until = after(waits[len(waits)-1])
+}
+
+// park says for how long a delivery that is not claimed yet would certainly be held back; 0: it must ask.
+// It comes behind those that have asked.
+func (c *circuits) park(webhookID string) time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	v, now := c.views[webhookID], time.Now()
+	if v == nil || !v.open || v.until.Sub(now) < shortestWait || v.held.Before(v.until) {
+		return 0
+	}
+	v.held = v.held.Add(heldReturn)
+	return v.held.Sub(now)
 }
 
 // answer is the flush of asks: one call a webhook.
@@ -254,13 +280,17 @@ func (c *circuits) answer(ctx context.Context, asks []circuitAsk) ([]batch.Resul
 	results := make([]batch.Result[circuitAnswer], len(asks))
 	for i, id := range ids {
 		waits, err := replies[i].Int64Slice()
-		if err == nil && (len(waits) == 0 || waits[0] == 0 && len(waits) != 1+len(byID[id])) {
+		if err == nil && (len(waits) == 0 || waits[0] == 0 && len(waits) != 2+len(byID[id])) {
 			err = errAnswer
 		}
 		if err == nil {
 			c.mu.Lock()
-			if v := c.view(id); !v.changed.After(asked) {
+			v := c.view(id)
+			if !v.changed.After(asked) {
 				v.set(waits[0] == 0, time.Now())
+			}
+			if v.open && waits[0] == 0 {
+				v.plan(asked, waits[1:])
 			}
 			c.mu.Unlock()
 		}

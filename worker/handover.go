@@ -7,21 +7,22 @@ import (
 	"github.com/intervengine/webhooks/models"
 )
 
-// Reserve makes room for an attempt to each of webhooks that may follow at once, without waiting, the
-// first ones first. Of each it tells whether there is room or, where the webhook has no slot, for how long
-// to park it; and for how long they are to be claimed. No webhook gets more room in this way than its
+// Reserve makes room for an attempt of each of deliveries, which may follow at once, without waiting, the
+// first ones first. Of each it tells whether there is room or, where it would only be told to wait, for how
+// long and why; and for how long they are to be claimed. No webhook gets more room in this way than its
 // share of the slots, since others of its deliveries may be waiting for something else.
-func (w *Worker) Reserve(webhooks []string) (reserved []models.Reserved, leased time.Duration) {
-	reserved = make([]models.Reserved, len(webhooks))
+func (w *Worker) Reserve(deliveries []*models.Delivery) (reserved []models.Reserved, leased time.Duration) {
+	reserved = make([]models.Reserved, len(deliveries))
 	if w.attempts.Err() != nil {
 		return reserved, lease
 	}
-	taken := make(map[string]int, len(webhooks))
+	taken := make(map[string]int, len(deliveries))
 	var wanted []int
-	for n, id := range webhooks {
-		if reserved[n].Park = w.share.full(id); reserved[n].Park > 0 {
+	for n, d := range deliveries {
+		if reserved[n] = w.wait(d); reserved[n].Wait > 0 {
 			continue
 		}
+		id := d.WebhookID
 		if _, known := taken[id]; !known {
 			taken[id] = w.running.of(id)
 		}
@@ -34,6 +35,20 @@ func (w *Worker) Reserve(webhooks []string) (reserved []models.Reserved, leased 
 		reserved[n].Held = true
 	}
 	return reserved, lease
+}
+
+// wait is what a new delivery would be told if it were claimed, as far as that is known here.
+func (w *Worker) wait(d *models.Delivery) models.Reserved {
+	if wait := w.circuits.park(d.WebhookID); wait > 0 {
+		return models.Reserved{Wait: coarse(wait), Reason: models.ReasonCircuitOpen, Detail: detailCircuit}
+	}
+	if wait := w.limiter.park(d.WebhookID, d.Revision); wait > 0 {
+		return models.Reserved{Wait: wait, Reason: models.ReasonRateLimited, Detail: detailRate}
+	}
+	if wait := w.share.full(d.WebhookID); wait > 0 {
+		return models.Reserved{Wait: coarse(wait), Reason: models.ReasonRateLimited, Detail: models.DetailShare}
+	}
+	return models.Reserved{}
 }
 
 // Release gives back places that were reserved and are not needed.

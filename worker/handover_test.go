@@ -15,11 +15,20 @@ import (
 	"github.com/intervengine/webhooks/worker/receivertest"
 )
 
+// newTo is a new delivery to each of webhooks.
+func newTo(webhooks ...string) []*models.Delivery {
+	deliveries := make([]*models.Delivery, len(webhooks))
+	for n, id := range webhooks {
+		deliveries[n] = &models.Delivery{WebhookID: id, Revision: 1}
+	}
+	return deliveries
+}
+
 // handOver commits an event to w that p attempts without a task.
 func (s *stack) handOver(t testing.TB, p *process, w models.Webhook) models.Delivery {
 	t.Helper()
 	since := time.Now()
-	reserved, lease := p.Reserve([]string{w.ID})
+	reserved, lease := p.Reserve(newTo(w.ID))
 	require.Equal(t, []models.Reserved{{Held: true}}, reserved)
 	data, token := eventData, uuid.NewString()
 	results, err := s.store.CommitEvents(t.Context(), func(_ context.Context, tx *models.EventTx) ([]models.NewEvent, error) {
@@ -99,7 +108,7 @@ func TestHandover_OnlyAsFarAsThereIsRoom(t *testing.T) {
 	w, _ := s.webhook(t, receiver.URL())
 	p := s.bare(t, nil, func(o *worker.Options) { o.Concurrency, o.WebhookShare = 4, 1 })
 	reserve := func(n int) (held int) {
-		reserved, _ := p.Reserve(slices.Repeat([]string{w.ID}, n))
+		reserved, _ := p.Reserve(newTo(slices.Repeat([]string{w.ID}, n)...))
 		require.Len(t, reserved, n)
 		for _, r := range reserved {
 			if r.Held {
@@ -127,7 +136,7 @@ func TestHandover_NoMoreThanAShareForOne(t *testing.T) {
 	t.Parallel()
 	s := embedded(t)
 	p := s.bare(t, nil, func(o *worker.Options) { o.Concurrency, o.WebhookShare = 4, 0.5 })
-	reserved, _ := p.Reserve([]string{"a", "a", "a", "b", "a", "b", "c"})
+	reserved, _ := p.Reserve(newTo("a", "a", "a", "b", "a", "b", "c"))
 	held, none := models.Reserved{Held: true}, models.Reserved{}
 	assert.Equal(t, []models.Reserved{held, held, none, held, none, held, none}, reserved)
 	p.Release(4)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -46,6 +47,18 @@ type limiter struct {
 	// process and flushes make the names of starts.
 	process string
 	flushes atomic.Int64
+
+	mu      sync.Mutex
+	backlog map[string]rateBacklog // by webhook
+}
+
+// rateBacklog is what is known here of those that wait for the rate of a webhook's revision: when the last
+// newcomer comes back, with those that were parked since behind it.
+type rateBacklog struct {
+	revision int64
+	rate     int
+	last     time.Time
+	asked    time.Time // the last time that one asked
 }
 
 const (
@@ -69,6 +82,7 @@ const (
 // rateAsk asks for one start.
 type rateAsk struct {
 	webhookID string
+	revision  int64
 	rate      int           // per second
 	returning bool          // it waited for its rate before
 	created   time.Time     // of the delivery: the oldest comes first
@@ -209,7 +223,7 @@ redis.call("SET", KEYS[1], string.format("%.0f", time[1] * 1000000 + time[2]), "
 return 0`)
 
 func newLimiter(client redis.UniversalClient) *limiter {
-	l := &limiter{redis: client, process: rand.Text()}
+	l := &limiter{redis: client, process: rand.Text(), backlog: map[string]rateBacklog{}}
 	// One flusher: two of them would let the younger ask first.
 	l.asks = batch.New(batch.Options[rateAsk, rateAnswer]{Flush: l.flush})
 	l.reports = batch.New(batch.Options[rateReport, struct{}]{Flush: l.tell})
@@ -267,6 +281,7 @@ func (l *limiter) flush(ctx context.Context, asks []rateAsk) ([]batch.Result[rat
 	asked := time.Now()
 	replies := runScripts(ctx, l.redis, calls)
 	results := make([]batch.Result[rateAnswer], len(asks))
+	defer l.learn(results)
 	for i, g := range groups {
 		waits, err := replies[i].Int64Slice()
 		if err == nil && len(waits) != 1+len(g.olds)+len(g.news) {
@@ -290,6 +305,58 @@ func (l *limiter) flush(ctx context.Context, asks []rateAsk) ([]batch.Result[rat
 		}
 	}
 	return results, nil
+}
+
+// askAgain is after how long a newcomer asks though others wait: they may have been cancelled, which only
+// Redis tells, by giving their times to newcomers.
+const askAgain = time.Second
+
+// learn notes when newcomers were told to come back, and forgets those times when one need not.
+func (l *limiter) learn(answers []batch.Result[rateAnswer]) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, r := range answers {
+		a := r.Value
+		switch {
+		case r.Err != nil || a.returning:
+		case a.granted:
+			delete(l.backlog, a.webhookID)
+		default:
+			b := rateBacklog{revision: a.revision, rate: a.rate, last: a.asked.Add(a.wait), asked: a.asked}
+			if known := l.backlog[a.webhookID]; known.revision == b.revision && known.last.After(b.last) {
+				b.last = known.last
+			}
+			l.backlog[a.webhookID] = b
+		}
+	}
+}
+
+// park says for how long a delivery that is not claimed yet is to wait before it asks, behind those that have
+// asked here; 0: it must ask at once, because it may not have to wait for long. The webhook is known as it
+// stands in that revision.
+func (l *limiter) park(webhookID string, revision int64) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	b, known := l.backlog[webhookID]
+	if !known {
+		return 0
+	}
+	now := time.Now()
+	a := rateAnswer{rateAsk: rateAsk{rate: b.rate}, wait: b.last.Sub(now)}
+	come := a.comeBack()
+	switch {
+	case b.revision != revision || a.wait <= 0:
+		delete(l.backlog, webhookID)
+		return 0
+	case come == a.wait:
+		return 0
+	case now.Sub(b.asked) > askAgain:
+		b.asked, come = now, 0
+	default:
+		b.last = b.last.Add(time.Second / time.Duration(b.rate))
+	}
+	l.backlog[webhookID] = b
+	return come
 }
 
 // rateGroup is what one webhook's deliveries ask for: places in the batch.

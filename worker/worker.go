@@ -223,15 +223,8 @@ func (w *Worker) claimAll(ctx context.Context, ids []string) ([]claim, error) {
 		err   error
 	}
 	answers := make(chan answer, len(ids))
-	var errs error
-	waiting := 0
-	for _, id := range ids {
-		if err := w.claimer.Submit(id, func(c claim, err error) { answers <- answer{c, err} }); err != nil {
-			errs = err
-			continue
-		}
-		waiting++
-	}
+	// All at once: what is claimed together goes in order.
+	waiting, errs := w.claimer.SubmitAll(ids, func(_ int, c claim, err error) { answers <- answer{c, err} })
 	claims := make([]claim, 0, waiting)
 	for range waiting {
 		a := <-answers
