@@ -90,7 +90,7 @@ func (w *Worker) attempt(c claim, place *place) (models.AttemptRecord, *models.R
 		until, cancel = context.WithDeadline(start, grant.last())
 		defer cancel()
 	}
-	slot := w.share.take(c.WebhookID, c.Parked)
+	slot := w.takeSlot(c, r)
 	if !w.stand(until, slot, place) {
 		w.limiter.giveBack(grant)
 		return models.AttemptRecord{}, w.held(c, heldByShare, slot.after)
@@ -213,6 +213,16 @@ func (w *Worker) stand(ctx context.Context, t *slot, p *place) bool {
 	}
 	p.held = true
 	return true
+}
+
+// takeSlot takes a slot of the webhook or a place in its line, after those older ones that were claimed with it.
+func (w *Worker) takeSlot(c claim, r *receiver) *slot {
+	if r.rate > 0 { // its rate has given it its turn
+		return w.share.take(c.WebhookID, c.Parked)
+	}
+	taken := make(chan *slot, 1)
+	c.member.inTurn(c.Claim, func() { taken <- w.share.take(c.WebhookID, c.Parked) })
+	return <-taken
 }
 
 // giveSlot returns a slot after an attempt that took d, and fetches what is parked where more slots are free.

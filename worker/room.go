@@ -9,9 +9,11 @@ import (
 // room is the places of the attempts that a process makes at once.
 //
 // A task that wants many gets what is free: waiting for all of them at once would leave them empty
-// while the last one is awaited. Who has a claim already, and left its place only to stand in line for
-// a slot of its webhook, goes before all tasks: it holds a slot, and its time to start runs out. A
-// task waits for such no longer than their patience, because they cannot become more without room.
+// while the last one is awaited. It keeps its place in the line until it has got all of them, so that
+// tasks that came later do not overtake the rest of its deliveries, which are older. Who has a claim
+// already, and left its place only to stand in line for a slot of its webhook, goes before all tasks: it
+// holds a slot, and its time to start runs out. A task waits for such no longer than their patience,
+// because they cannot become more without room.
 //
 // Where some come without a task, a part of the places is kept for them: a backlog of tasks, which is
 // served in its order, must not send what has just been committed to its end.
@@ -24,8 +26,11 @@ type room struct {
 	tasks     *list.List // of *visitor without
 }
 
-// visitor waits for places.
+// visitor stands in a line, and waits for places when want is not 0.
 type visitor struct {
+	room *room
+	line *list.List
+	at   *list.Element
 	want int
 	got  chan int // cap 1
 }
@@ -34,13 +39,58 @@ func newRoom(places int) *room {
 	return &room{places: places, free: places, returning: list.New(), tasks: list.New()}
 }
 
-// enter waits until a place is free, and takes as many as are, up to n.
-func (r *room) enter(ctx context.Context, n int) (int, error) { return r.wait(ctx, r.tasks, n) }
+// task stands in the tasks' line. leave must follow.
+func (r *room) task() *visitor { return r.stand(r.tasks) }
 
-// comeBack waits for one place, before all who enter.
+// comeBack waits for one place, before all tasks.
 func (r *room) comeBack(ctx context.Context) error {
-	_, err := r.wait(ctx, r.returning, 1)
+	v := r.stand(r.returning)
+	defer v.leave()
+	_, err := v.enter(ctx, 1)
 	return err
+}
+
+func (r *room) stand(line *list.List) *visitor {
+	v := &visitor{room: r, line: line, got: make(chan int, 1)}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	v.at = line.PushBack(v)
+	return v
+}
+
+// enter waits until it is its turn and a place is free, and takes as many as are, up to n.
+func (v *visitor) enter(ctx context.Context, n int) (int, error) {
+	r := v.room
+	r.mu.Lock()
+	v.want = n
+	r.admit()
+	r.mu.Unlock()
+	select {
+	case got := <-v.got:
+		return got, nil
+	case <-ctx.Done():
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	v.want = 0
+	select {
+	case got := <-v.got: // at the same moment
+		return got, nil
+	default:
+		return 0, ctx.Err()
+	}
+}
+
+// leave gives the place in the line up. It may be called again.
+func (v *visitor) leave() {
+	r := v.room
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if v.at != nil {
+		v.line.Remove(v.at)
+		v.at = nil
+		r.admit()
+	}
 }
 
 // keptPart is which part of the places is kept for those that come without a task.
@@ -52,6 +102,9 @@ func (r *room) try(n int) int {
 	defer r.mu.Unlock()
 	r.kept = r.places / keptPart
 	n = min(n, r.free)
+	if r.tasks.Len() > 0 {
+		n = min(n, r.kept) // the rest is about to be the first task's
+	}
 	r.free -= n
 	return n
 }
@@ -63,8 +116,10 @@ func (r *room) empty(ctx context.Context) error {
 	r.kept = 0
 	r.admit()
 	r.mu.Unlock()
+	v := r.task()
+	defer v.leave()
 	for n > 0 {
-		got, err := r.enter(ctx, n)
+		got, err := v.enter(ctx, n)
 		if err != nil {
 			return err
 		}
@@ -81,29 +136,7 @@ func (r *room) leave(n int) {
 	r.admit()
 }
 
-func (r *room) wait(ctx context.Context, line *list.List, n int) (int, error) {
-	v := &visitor{want: n, got: make(chan int, 1)}
-	r.mu.Lock()
-	at := line.PushBack(v)
-	r.admit()
-	r.mu.Unlock()
-	select {
-	case got := <-v.got:
-		return got, nil
-	case <-ctx.Done():
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	select {
-	case got := <-v.got: // at the same moment
-		return got, nil
-	default:
-		line.Remove(at)
-		return 0, ctx.Err()
-	}
-}
-
-// admit hands out what is free.
+// admit hands out what is free, to the first in line. One that is about to want more lets nobody pass.
 func (r *room) admit() {
 	for {
 		line, free := r.returning, r.free
@@ -114,9 +147,17 @@ func (r *room) admit() {
 		if first == nil || free <= 0 {
 			return
 		}
-		v, _ := line.Remove(first).(*visitor)
+		v, _ := first.Value.(*visitor)
+		if v.want == 0 {
+			return
+		}
 		n := min(v.want, free)
 		r.free -= n
+		if n == v.want {
+			line.Remove(first)
+			v.at = nil
+		}
+		v.want = 0
 		v.got <- n
 	}
 }

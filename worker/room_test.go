@@ -9,14 +9,63 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// enter takes what a task gets that wants n places and is content with some of them.
+func enter(ctx context.Context, r *room, n int) (int, error) {
+	v := r.task()
+	defer v.leave()
+	return v.enter(ctx, n)
+}
+
+// The rest of a task's deliveries is older than those of the next task.
+func TestRoom_ATaskKeepsItsTurn(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := newRoom(4)
+		first := r.task()
+		got, err := first.enter(t.Context(), 6)
+		require.NoError(t, err)
+		require.Equal(t, 4, got)
+		entered := make(chan int, 1)
+		go func() {
+			got, _ := enter(t.Context(), r, 1)
+			entered <- got
+		}()
+		synctest.Wait()
+		r.leave(1)
+		synctest.Wait()
+		require.Empty(t, entered, "the first claims, and wants two more")
+		got, err = first.enter(t.Context(), 2)
+		require.NoError(t, err)
+		require.Equal(t, 1, got)
+		r.leave(2)
+		synctest.Wait()
+		require.Empty(t, entered)
+		got, err = first.enter(t.Context(), 1)
+		require.NoError(t, err)
+		require.Equal(t, 1, got)
+		require.Equal(t, 1, <-entered)
+
+		given := r.task()
+		waiting, stop := context.WithCancel(t.Context())
+		stop()
+		_, err = given.enter(waiting, 1)
+		require.Error(t, err)
+		given.leave()
+		r.leave(1)
+		got, err = enter(t.Context(), r, 1)
+		require.NoError(t, err)
+		require.Equal(t, 1, got, "who has left holds nobody up")
+	})
+}
+
 // A task that waits for all of its places at once would leave those empty that come free meanwhile.
 func TestRoom_ATaskTakesWhatIsFree(t *testing.T) {
 	t.Parallel()
 	r := newRoom(4)
-	got, err := r.enter(t.Context(), 3)
+	got, err := enter(t.Context(), r, 3)
 	require.NoError(t, err)
 	require.Equal(t, 3, got)
-	got, err = r.enter(t.Context(), 32)
+	got, err = enter(t.Context(), r, 32)
 	require.NoError(t, err)
 	require.Equal(t, 1, got)
 	require.Zero(t, r.try(1))
@@ -28,17 +77,17 @@ func TestRoom_ATaskTakesWhatIsFree(t *testing.T) {
 func TestRoom_KeepsAPartForThoseWithoutATask(t *testing.T) {
 	t.Parallel()
 	r := newRoom(2 * keptPart)
-	got, err := r.enter(t.Context(), 3*keptPart)
+	got, err := enter(t.Context(), r, 3*keptPart)
 	require.NoError(t, err)
 	require.Equal(t, 2*keptPart, got, "a process that has no such ones gives tasks all of its places")
 	r.leave(got)
 	require.Equal(t, 1, r.try(1))
-	got, err = r.enter(t.Context(), 3*keptPart)
+	got, err = enter(t.Context(), r, 3*keptPart)
 	require.NoError(t, err)
 	require.Equal(t, 2*keptPart-3, got)
 	over, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err = r.enter(over, 1)
+	_, err = enter(over, r, 1)
 	require.Error(t, err)
 	require.Equal(t, 2, r.try(3), "though tasks wait")
 	r.leave(got + 3)
@@ -61,15 +110,15 @@ func TestRoom_WhoComesBackGoesFirst(t *testing.T) {
 			}()
 			synctest.Wait()
 		}
-		enter := func(ctx context.Context) func() error {
+		task := func(ctx context.Context) func() error {
 			return func() error {
-				_, err := r.enter(ctx, 2)
+				_, err := enter(ctx, r, 2)
 				return err
 			}
 		}
 		ctx, cancel := context.WithCancel(t.Context())
-		wait("first", enter(ctx))
-		wait("second", enter(t.Context()))
+		wait("first", task(ctx))
+		wait("second", task(t.Context()))
 		wait("back", func() error { return r.comeBack(t.Context()) })
 		cancel()
 		synctest.Wait()

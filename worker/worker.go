@@ -192,9 +192,11 @@ func (w *Worker) Handle(ctx context.Context, ids []string) error {
 func (w *Worker) handle(ctx context.Context, ids []string) error {
 	var all sync.WaitGroup
 	defer all.Wait()
+	visitor := w.room.task()
+	defer visitor.leave()
 	for len(ids) > 0 {
 		// Room before the claim: what is claimed must start at once.
-		places, err := w.room.enter(ctx, len(ids))
+		places, err := visitor.enter(ctx, len(ids))
 		if err != nil {
 			return fmt.Errorf("wait for room: %w", err)
 		}
