@@ -34,6 +34,7 @@ type claim struct {
 	*models.Claim
 	at     time.Time
 	member *member // among those that were claimed with it
+	slot   *slot   // that was taken for it; nil: none yet
 }
 
 func (c claim) key() models.ClaimKey {
@@ -64,6 +65,8 @@ func (w *Worker) deliver(c claim, r *running) {
 // that none was made.
 func (w *Worker) attempt(c claim, place *place) (models.AttemptRecord, *models.Release) {
 	defer c.member.leave()
+	taken := c.slot
+	defer func() { w.dropSlot(taken) }()
 	// Waiting for anything ends when it is too late to start.
 	start, cancel := context.WithDeadline(w.attempts, c.at.Add(startWithin))
 	defer cancel()
@@ -90,7 +93,10 @@ func (w *Worker) attempt(c claim, place *place) (models.AttemptRecord, *models.R
 		until, cancel = context.WithDeadline(start, grant.last())
 		defer cancel()
 	}
-	slot := w.takeSlot(c, r)
+	slot := taken
+	if taken = nil; slot == nil {
+		slot = w.share.take(c.WebhookID, c.Parked)
+	}
 	if !w.stand(until, slot, place) {
 		w.limiter.giveBack(grant)
 		return models.AttemptRecord{}, w.held(c, heldByShare, slot.after)
@@ -215,14 +221,23 @@ func (w *Worker) stand(ctx context.Context, t *slot, p *place) bool {
 	return true
 }
 
-// takeSlot takes a slot of the webhook or a place in its line, after those older ones that were claimed with it.
-func (w *Worker) takeSlot(c claim, r *receiver) *slot {
-	if r.rate > 0 { // its rate has given it its turn
-		return w.share.take(c.WebhookID, c.Parked)
+// takeSlots takes slots, or places in line, for claims that are about to be attempted, the oldest first. Each
+// has a goroutine of its own, and which of them runs first is chance. It leaves out those that have something
+// else to wait for first.
+func (w *Worker) takeSlots(claims []claim) {
+	for n := range claims {
+		c := &claims[n]
+		if r := w.receivers.known(c.WebhookID); r != nil && r.revision >= c.WebhookRevision && r.rate == 0 && !w.circuits.open(c.WebhookID) {
+			c.slot = w.share.take(c.WebhookID, c.Parked)
+		}
 	}
-	taken := make(chan *slot, 1)
-	c.member.inTurn(c.Claim, func() { taken <- w.share.take(c.WebhookID, c.Parked) })
-	return <-taken
+}
+
+// dropSlot gives up what takeSlots took, if anything.
+func (w *Worker) dropSlot(t *slot) {
+	if t != nil && t.after == 0 && !w.share.leave(t) {
+		w.giveSlot(t, 0)
+	}
 }
 
 // giveSlot returns a slot after an attempt that took d, and fetches what is parked where more slots are free.

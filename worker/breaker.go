@@ -169,6 +169,14 @@ func (c *circuits) pass(ctx context.Context, webhookID string, person bool, time
 	return leave, 0
 }
 
+// open says that a delivery to the webhook has to ask before it passes.
+func (c *circuits) open(webhookID string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	v := c.views[webhookID]
+	return v != nil && (v.open || v.alone.open())
+}
+
 // settle says what came of an attempt. It does not wait for Redis.
 func (c *circuits) settle(p *pass, told verdict) {
 	now := time.Now()

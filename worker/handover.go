@@ -9,8 +9,8 @@ import (
 
 // Reserve makes room for an attempt of each of deliveries, which may follow at once, without waiting, the
 // first ones first. Of each it tells whether there is room or, where it would only be told to wait, for how
-// long and why; and for how long they are to be claimed. No webhook gets more room in this way than its
-// share of the slots, since others of its deliveries may be waiting for something else.
+// long and why; and for how long they are to be claimed. No webhook gets more room in this way than
+// twice its share of the slots, since others of its deliveries may be waiting for something else.
 func (w *Worker) Reserve(deliveries []*models.Delivery) (reserved []models.Reserved, leased time.Duration) {
 	reserved = make([]models.Reserved, len(deliveries))
 	if w.attempts.Err() != nil {
@@ -26,7 +26,7 @@ func (w *Worker) Reserve(deliveries []*models.Delivery) (reserved []models.Reser
 		if _, known := taken[id]; !known {
 			taken[id] = w.running.of(id)
 		}
-		if taken[id] < w.share.limit {
+		if taken[id] < 2*w.share.limit {
 			taken[id]++
 			wanted = append(wanted, n)
 		}
@@ -62,6 +62,7 @@ func (w *Worker) Attempt(claims []models.Claim, since time.Time) {
 		all[n] = claim{Claim: &claims[n], at: since}
 	}
 	together(all)
+	w.takeSlots(all)
 	for _, c := range all {
 		r := w.running.add(c)
 		go w.deliver(c, r)

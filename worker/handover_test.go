@@ -131,11 +131,11 @@ func TestHandover_OnlyAsFarAsThereIsRoom(t *testing.T) {
 	assert.Zero(t, reserve(1), "a worker that has stopped takes nothing over")
 }
 
-// One webhook gets no more room without tasks than its share of the slots, and the others get the rest.
+// One webhook gets no more room without tasks than twice its share of the slots, and the others get the rest.
 func TestHandover_NoMoreThanAShareForOne(t *testing.T) {
 	t.Parallel()
 	s := embedded(t)
-	p := s.bare(t, nil, func(o *worker.Options) { o.Concurrency, o.WebhookShare = 4, 0.5 })
+	p := s.bare(t, nil, func(o *worker.Options) { o.Concurrency, o.WebhookShare = 4, 0.25 })
 	reserved, _ := p.Reserve(newTo("a", "a", "a", "b", "a", "b", "c"))
 	held, none := models.Reserved{Held: true}, models.Reserved{}
 	assert.Equal(t, []models.Reserved{held, held, none, held, none, held, none}, reserved)

@@ -55,3 +55,29 @@ func TestW6_OldestFirst(t *testing.T) {
 		}
 	})
 }
+
+// With one slot the deliveries of a task are sent one after the other, in their order.
+func TestW6_ATaskTakesItsSlotsInOrder(t *testing.T) {
+	t.Parallel()
+	const rounds, each = 6, 3
+	onEach(t, func(t *testing.T, s *stack) {
+		receiver := receivertest.New(t)
+		w, _ := s.webhook(t, receiver.URL())
+		p := s.bare(t, nil, func(o *worker.Options) { o.Concurrency, o.WebhookShare = 8, 1./8 })
+		first := s.emit(t, 1, w)[0] // now the webhook is known
+		require.NoError(t, p.Handle(t.Context(), []string{first.ID}))
+		want := []string{first.EventID}
+		for range rounds {
+			ids := make([]string, 0, each)
+			for _, d := range s.emit(t, each, w) {
+				ids, want = append(ids, d.ID), append(want, d.EventID)
+			}
+			require.NoError(t, p.Handle(t.Context(), ids))
+		}
+		var got []string
+		for _, r := range receiver.Requests() {
+			got = append(got, r.ID())
+		}
+		require.Equal(t, want, got)
+	})
+}

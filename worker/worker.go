@@ -206,6 +206,7 @@ func (w *Worker) handle(ctx context.Context, ids []string) error {
 		}
 		claims, err := w.claimAll(ctx, ids[:places])
 		w.room.leave(places - len(claims))
+		w.takeSlots(claims)
 		for _, c := range claims {
 			r := w.running.add(c)
 			all.Go(func() { w.deliver(c, r) })
