@@ -61,7 +61,7 @@ func (s *Store) openSQLite(ctx context.Context, opts Options) error {
 	if s.reads, err = gormOver(sqliteDialector{s.readers}); err != nil {
 		return err
 	}
-	s.checkpoints, err = newCheckpointer(path, s.main, s.log)
+	s.checkpoints, err = newCheckpointer(path, s.main, s.log) //nolint:contextcheck // it lives as long as the store
 	return err
 }
 

@@ -213,7 +213,7 @@ func (w *Worker) stand(ctx context.Context, t *slot, p *place) bool {
 		return false
 	}
 	if p.room.comeBack(ctx) != nil {
-		w.giveSlot(t, 0)
+		w.giveSlot(t, 0) //nolint:contextcheck // what it fetches is not this delivery's
 		t.after = shortestWait
 		return false
 	}
