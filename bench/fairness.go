@@ -18,25 +18,26 @@ const (
 func (b *bench) fairness(ctx context.Context) (err error) {
 	t := &table{
 		Title:   fmt.Sprintf("Fairness: receipt at a healthy webhook with %g events a second, beside bad ones", b.rate),
-		Columns: []string{"", "events", "answer p50", "answer p99", "p50", "p90", "p99", "p99 to alone"},
+		Columns: []string{"", "events", "answer p99", "p50", "p90", "p99", "disk stalled", "p99 outside", "to alone"},
 	}
 	for _, stack := range b.stacks {
 		rounds, err := b.besideBad(ctx, stack)
 		if err != nil {
 			return err
 		}
-		alone := quantile(rounds[0].receipts, 0.99)
+		alone := quantile(outside(rounds[0].ways, rounds[0].stalls), 0.99)
 		for n, r := range rounds {
-			p99 := quantile(r.receipts, 0.99)
+			p99 := quantile(outside(r.ways, r.stalls), 0.99)
 			t.Rows = append(t.Rows, []any{
-				stack + " " + fairnessRounds[n], len(r.receipts), quantile(r.answers, 0.5), quantile(r.answers, 0.99), quantile(r.receipts, 0.5), quantile(r.receipts, 0.9), p99,
-				ratio(float64(p99) / float64(max(1, alone))),
+				stack + " " + fairnessRounds[n], len(r.receipts), quantile(r.answers, 0.99), quantile(r.receipts, 0.5),
+				quantile(r.receipts, 0.9), quantile(r.receipts, 0.99), len(r.stalls), p99, ratio(float64(p99) / float64(max(1, alone))),
 			})
 		}
 	}
 	t.Notes = append(t.Notes, fmt.Sprintf(
-		"Each bad one (never answers; answers after 2 s; limited to %d a second) has %d deliveries waiting and %g a second coming, the one that hangs by itself only those that come; %s each.",
-		limitedRate, b.backlog, badRate, b.measured()))
+		"Each bad one (never answers; answers after 2 s; limited to %d a second) has %d deliveries waiting and %g a second coming, the one that hangs by itself only those that come; %s each. "+
+			"Outside: without those that were under way while a sync of the benchmark's own took more than %s.",
+		limitedRate, b.backlog, badRate, b.measured(), stallOver))
 	b.tables = append(b.tables, t)
 	return nil
 }
@@ -49,8 +50,15 @@ var fairnessRounds = [...]string{"alone", "beside one that hangs", "while the ba
 
 const backlogRound = 2
 
+// watched is a round and when the disk stalled during it.
+type watched struct {
+	*round
+
+	stalls []span
+}
+
 // besideBad gives the rounds of one stack.
-func (b *bench) besideBad(ctx context.Context, stack string) (rounds [len(fairnessRounds)]*round, err error) {
+func (b *bench) besideBad(ctx context.Context, stack string) (rounds [len(fairnessRounds)]watched, err error) {
 	s, err := b.startServer(ctx, stack, stack, b.serverPath)
 	if err != nil {
 		return rounds, err
@@ -84,6 +92,10 @@ func (b *bench) besideBad(ctx context.Context, stack string) (rounds [len(fairne
 		func(ctx context.Context) error { return b.makeBacklog(ctx, s) },
 		func(ctx context.Context) error { return paceBad(ctx, s, 2*b.measured(), badTypes()...) },
 	} {
+		disk, err := b.watchDisk()
+		if err != nil {
+			return rounds, err
+		}
 		background, stop := context.WithCancel(ctx)
 		failed := make(chan error, 1)
 		go func() { failed <- beside(background) }()
@@ -98,7 +110,10 @@ func (b *bench) besideBad(ctx context.Context, stack string) (rounds [len(fairne
 		if err != nil {
 			return rounds, err
 		}
-		rounds[n] = r
+		if rounds[n].stalls, err = disk.stop(); err != nil {
+			return rounds, err
+		}
+		rounds[n].round = r
 		b.logf("%-18s %s: p99 %s", stack, fairnessRounds[n], text(quantile(r.receipts, 0.99)))
 	}
 	return rounds, nil

@@ -96,6 +96,7 @@ type round struct {
 	perSecond  float64         // from the first emit to the last arrival
 	answers    []time.Duration // from sent to answered, sorted
 	receipts   []time.Duration // from sent to arrived, sorted
+	ways       []span          // the same by when they were
 	cpu        map[string]time.Duration
 	took       time.Duration
 	peak       int64 // the server's memory
@@ -157,7 +158,8 @@ func (b *bench) settle(ctx context.Context, s *subject, path string, emits []emi
 		}
 		r.answers = append(r.answers, e.answered.Sub(e.sent))
 		// Both sides read the wall clock, which the receiver wrote without its monotonic part.
-		r.receipts = append(r.receipts, at.Sub(e.sent.Round(0)))
+		way := span{e.sent.Round(0), at}
+		r.receipts, r.ways = append(r.receipts, way.to.Sub(way.from)), append(r.ways, way)
 	}
 	slices.Sort(r.answers)
 	slices.Sort(r.receipts)
