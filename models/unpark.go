@@ -2,6 +2,7 @@ package models
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"gorm.io/gorm"
@@ -22,53 +23,74 @@ type Reserved struct {
 	Detail string
 }
 
-// parkedWithin is among how many of the oldest open deliveries of a webhook parked ones are looked for,
-// beyond those that are wanted: what is scheduled for a later day must not be read over and over.
+// parkedWithin is how many of the oldest open deliveries of a webhook are looked through for parked ones:
+// what is scheduled for a later day must not be read over and over.
 const parkedWithin = 1000
 
-// In: webhook, how many of each status to look at, the detail, now, how many. Out: ids.
+// In: webhook, the detail, now, how many, among how many of each status. Out: ids. Each half walks its
+// status's index from the oldest on and ends with the last one that is wanted.
 const (
 	parkedOf = `
-SELECT d.id FROM deliveries d WHERE d.id IN (
-  SELECT id FROM (SELECT id FROM deliveries WHERE webhook_id = @webhook AND status = 'PENDING' ORDER BY id LIMIT @within) p
-  UNION ALL
-  SELECT id FROM (SELECT id FROM deliveries WHERE webhook_id = @webhook AND status = 'RETRYING' ORDER BY id LIMIT @within) r
-) AND d.status IN ('PENDING', 'RETRYING') AND d.claim_token IS NULL AND d.status_reason = 'RATE_LIMITED'
-  AND d.status_detail = @detail AND d.next_attempt_at > @now
-ORDER BY d.id LIMIT @limit`
-	unpark = `UPDATE deliveries SET next_attempt_at = ? WHERE id IN ?`
+SELECT id FROM (` + parkedPending + `) p UNION ALL SELECT id FROM (` + parkedRetrying + `) r`
+	parkedPending = `
+  SELECT id FROM deliveries WHERE webhook_id = @webhook AND status = 'PENDING' AND ` + isParked + ` AND id <= coalesce(
+    (SELECT id FROM deliveries WHERE webhook_id = @webhook AND status = 'PENDING' ORDER BY id LIMIT 1 OFFSET @within), '~')
+  ORDER BY id LIMIT @limit`
+	parkedRetrying = `
+  SELECT id FROM deliveries WHERE webhook_id = @webhook AND status = 'RETRYING' AND ` + isParked + ` AND id <= coalesce(
+    (SELECT id FROM deliveries WHERE webhook_id = @webhook AND status = 'RETRYING' ORDER BY id LIMIT 1 OFFSET @within), '~')
+  ORDER BY id LIMIT @limit`
+	isParked = `claim_token IS NULL AND status_reason = 'RATE_LIMITED' AND status_detail = @detail AND next_attempt_at > @now`
+
+	// In: as above, and ids. Out: those of them that are still parked and that nobody is changing.
+	pgStillParked = `SELECT id FROM deliveries WHERE id IN @ids AND status IN ('PENDING', 'RETRYING') AND ` + isParked + `
+ORDER BY id FOR UPDATE SKIP LOCKED`
+	unpark = `UPDATE deliveries SET next_attempt_at = @now WHERE id IN @ids AND status IN ('PENDING', 'RETRYING') AND ` + isParked
 )
 
 // Unpark makes parked deliveries of a webhook due at once, the oldest first, at most limit, and returns
 // them. It does not wait for those that others are changing.
 func (s *Store) Unpark(ctx context.Context, webhookID string, limit int) ([]Due, error) {
 	var due []Due
-	err := s.working(ctx, func(tx *gorm.DB) error {
+	err := s.retry(ctx, s.work, func(ctx context.Context) error {
 		due = nil
-		now, err := s.clock(tx)
+		// The search needs no lock, and on SQLite it must not keep the one writer waiting.
+		reads := s.reads.WithContext(ctx)
+		now, err := s.clock(reads)
 		if err != nil {
 			return err
 		}
-		text := parkedOf
-		if s.dialect == DialectPostgres {
-			text += " FOR UPDATE OF d SKIP LOCKED"
+		in := map[string]any{
+			"webhook": webhookID, "detail": DetailShare, "now": Instant(now), "limit": limit, "within": parkedWithin,
 		}
 		var ids []string
-		err = tx.Raw(text, map[string]any{
-			"webhook": webhookID, "within": limit + parkedWithin, "detail": DetailShare, "now": Instant(now), "limit": limit,
-		}).Scan(&ids).Error
-		if err != nil || len(ids) == 0 {
+		if err := reads.Raw(parkedOf, in).Scan(&ids).Error; err != nil || len(ids) == 0 {
 			return err
 		}
-		if err := tx.Exec(unpark, Instant(now), ids).Error; err != nil {
-			return err
-		}
-		err = tx.Table("deliveries").Select("id AS delivery_id", "attempt_count", "next_attempt_at").
-			Where("id IN ?", ids).Order("id").Find(&due).Error
-		if err != nil {
-			return err
-		}
-		return feedChanged(tx, ids)
+		slices.Sort(ids)
+		in["ids"] = ids[:min(len(ids), limit)]
+		return s.transaction(ctx, func(tx *gorm.DB) error {
+			if s.dialect == DialectPostgres {
+				var still []string
+				if err := tx.Raw(pgStillParked, in).Scan(&still).Error; err != nil || len(still) == 0 {
+					return err
+				}
+				in["ids"] = still
+			}
+			if err := tx.Exec(unpark, in).Error; err != nil {
+				return err
+			}
+			err := tx.Table("deliveries").Select("id AS delivery_id", "attempt_count", "next_attempt_at").
+				Where("id IN ? AND next_attempt_at = ? AND claim_token IS NULL", in["ids"], in["now"]).Order("id").Find(&due).Error
+			if err != nil || len(due) == 0 {
+				return err
+			}
+			changed := make([]string, len(due))
+			for n, d := range due {
+				changed[n] = d.DeliveryID
+			}
+			return feedChanged(tx, changed)
+		})
 	})
 	return due, err
 }
