@@ -14,7 +14,7 @@ const (
 )
 
 // fairness measures a healthy webhook by itself, then beside one that hangs, then while a hanging, a slow
-// and a rate-limited one get a backlog, then beside them, with more coming for each.
+// and a rate-limited one get a backlog, then beside these backlogs, and with more coming for each.
 func (b *bench) fairness(ctx context.Context) (err error) {
 	t := &table{
 		Title:   fmt.Sprintf("Fairness: receipt at a healthy webhook with %g events a second, beside bad ones", b.rate),
@@ -35,9 +35,10 @@ func (b *bench) fairness(ctx context.Context) (err error) {
 		}
 	}
 	t.Notes = append(t.Notes, fmt.Sprintf(
-		"Each bad one (never answers; answers after 2 s; limited to %d a second) has %d deliveries waiting and %g a second coming, the one that hangs by itself only those that come; %s each. "+
+		"The one that hangs gets %g events a second. The backlogs are %d deliveries for each of one that never answers, one that answers "+
+			"after 2 s and one limited to %d a second; more coming: %g a second for each. %s each. "+
 			"Outside: without those that were under way while a sync of the benchmark's own took more than %s.",
-		limitedRate, b.backlog, badRate, b.measured(), stallOver))
+		badRate, b.backlog, limitedRate, badRate, b.measured(), stallOver))
 	b.tables = append(b.tables, t)
 	return nil
 }
@@ -46,7 +47,9 @@ func (b *bench) fairness(ctx context.Context) (err error) {
 func (b *bench) measured() time.Duration { return 4 * b.duration }
 
 // fairnessRounds are what goes on beside the healthy webhook, one after the other.
-var fairnessRounds = [...]string{"alone", "beside one that hangs", "while the backlog arrives", "beside the bad ones"}
+var fairnessRounds = [...]string{
+	"alone", "beside one that hangs", "while the backlogs arrive", "beside the backlogs", "beside them, more coming",
+}
 
 const backlogRound = 2
 
@@ -90,6 +93,7 @@ func (b *bench) besideBad(ctx context.Context, stack string) (rounds [len(fairne
 		func(context.Context) error { return nil },
 		func(ctx context.Context) error { return paceBad(ctx, s, 2*b.measured(), secondType) },
 		func(ctx context.Context) error { return b.makeBacklog(ctx, s) },
+		func(context.Context) error { return nil },
 		func(ctx context.Context) error { return paceBad(ctx, s, 2*b.measured(), badTypes()...) },
 	} {
 		disk, err := b.watchDisk()

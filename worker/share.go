@@ -54,13 +54,13 @@ const (
 	// slowestReturn is the longest distance between two that were sent back. A worker that starts knows
 	// nothing of what is parked before one of them has come.
 	slowestReturn = time.Second
-	// Parked ones are fetched when at least 1/freeSlots of the slots are free, again after fetchAgain at
-	// the earliest, and at most as many more than that as have their turn within fetchAhead.
+	// Parked ones are fetched when at least 1/freeSlots of the slots are free, again after fetchAgain as a
+	// rule, and at most as many more than that as have their turn within fetchAhead.
 	freeSlots  = 8
 	fetchAgain = 20 * time.Millisecond
 	fetchAhead = 100 * time.Millisecond
 	maxFetch   = 256
-	// idleHolding is how long a quiet webhook is remembered after the last one that it sent back.
+	// idleHolding is how long a quiet webhook is remembered after the last one that was sent back or fetched.
 	idleHolding = time.Minute
 )
 
@@ -198,7 +198,10 @@ func (s *share) give(t *slot, d time.Duration) (fetch int) {
 		h.grant(next, now)
 	}
 	free := s.limit - h.running.Len()
-	if h.parked && !h.fetching && h.line.Len() == 0 && free >= (s.limit+freeSlots-1)/freeSlots && now.Sub(h.fetched) >= fetchAgain {
+	// Those that were fetched last may be on their way still, unless nothing runs: then nobody may be left
+	// whose end would be the occasion.
+	again := now.Sub(h.fetched) >= fetchAgain || h.running.Len() == 0
+	if h.parked && !h.fetching && h.line.Len() == 0 && free >= (s.limit+freeSlots-1)/freeSlots && again {
 		h.fetching = true
 		turn := max(h.average/time.Duration(s.limit), fetchAhead/maxFetch)
 		return min(free+int(fetchAhead/turn), maxFetch)
@@ -214,14 +217,14 @@ func (s *share) fetched(webhookID string, all bool) {
 	h, now := s.held[webhookID], s.now()
 	h.fetching, h.fetched = false, now
 	if all {
-		h.parked, h.returned = false, time.Time{}
+		h.parked, h.returned, h.fetched = false, time.Time{}, time.Time{}
 	}
 	s.forget(webhookID, h, now)
 }
 
 // forget forgets what a quiet webhook's attempts took.
 func (s *share) forget(webhookID string, h *holding, now time.Time) {
-	if h.running.Len() == 0 && !h.fetching && now.Sub(h.returned) > idleHolding {
+	if h.running.Len() == 0 && !h.fetching && now.Sub(h.returned) > idleHolding && now.Sub(h.fetched) > idleHolding {
 		delete(s.held, webhookID)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -16,7 +17,8 @@ type link struct {
 	client net.Conn
 	server net.Conn
 	once   sync.Once
-	ended  chan struct{} // closed by cut and reset
+	ended  chan struct{}  // closed by cut and reset
+	quiet  [2]atomic.Bool // by direction: nothing goes on any more
 }
 
 // A chunk waits between reader and writer.
@@ -87,7 +89,12 @@ func (l *link) send(direction Direction, to net.Conn, c chunk) bool {
 	case ResetBefore:
 		l.reset()
 		return false
-	case Pass, ResetAfter, StallAfter:
+	case ResetAfter:
+		l.quiet[1-direction].Store(true) // the answer may be quicker than the reset
+	case Pass, StallAfter:
+	}
+	if l.quiet[direction].Load() {
+		return true
 	}
 	if !l.write(to, c.bytes, now.slice, now.pause) {
 		return false
