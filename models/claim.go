@@ -34,6 +34,16 @@ type Claim struct {
 	Parked bool
 }
 
+// Reserved is what a worker has for a delivery that is about to be committed.
+type Reserved struct {
+	// Held: room for an attempt at once.
+	Held bool
+	// Wait is how long the delivery has to wait before it is worth a claim, for that reason; 0: not at all.
+	Wait   time.Duration
+	Reason DeliveryStatusReason
+	Detail string
+}
+
 // Later is a delivery that is open and not due yet.
 type Later struct {
 	DeliveryID    string

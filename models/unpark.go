@@ -3,7 +3,6 @@ package models
 import (
 	"context"
 	"slices"
-	"time"
 
 	"gorm.io/gorm"
 )
@@ -12,16 +11,6 @@ import (
 // reason. Such a delivery is parked: its next attempt is due about when a slot will be free, and may be
 // made earlier, see Unpark.
 const DetailShare = "Waits for its turn: the webhook has as many attempts under way as it may have."
-
-// Reserved is what a worker has for a delivery that is about to be committed.
-type Reserved struct {
-	// Held: room for an attempt at once.
-	Held bool
-	// Wait is how long the delivery has to wait before it is worth a claim, for that reason; 0: not at all.
-	Wait   time.Duration
-	Reason DeliveryStatusReason
-	Detail string
-}
 
 // parkedWithin is how many of the oldest open deliveries of a webhook are looked through for parked ones:
 // what is scheduled for a later day must not be read over and over.
