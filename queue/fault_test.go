@@ -178,8 +178,8 @@ func TestStoppedRedisHoldsNobodyUp(t *testing.T) {
 func TestSlowAndSilentRedis(t *testing.T) {
 	t.Parallel()
 	server := startRedis(t)
-	wire := startProxy(t, server.port)
-	conn := open(t, fmt.Sprintf("redis://:%s@127.0.0.1:%d", redisPassword, wire.port))
+	wire := startProxy(t, server.port, "")
+	conn := open(t, wire.url())
 	ledger, got := &memoryLedger{}, &pickedUp{}
 	reconcile(t, conn, ledger, time.Hour)
 	serve(t, conn, ledger.claim(got))

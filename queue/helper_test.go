@@ -81,13 +81,19 @@ type proxy struct {
 	port   int
 	delay  atomic.Int64
 	silent atomic.Bool
+	hangOn string // what it swallows, whatever silent says
+	cut    func()
 }
 
-func startProxy(t *testing.T, target int) *proxy {
+func (p *proxy) url() string {
+	return fmt.Sprintf("redis://:%s@127.0.0.1:%d", redisPassword, p.port)
+}
+
+func startProxy(t *testing.T, target int, hangOn string) *proxy {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	p := &proxy{port: l.Addr().(*net.TCPAddr).Port}
+	p := &proxy{port: l.Addr().(*net.TCPAddr).Port, hangOn: hangOn}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	var wg sync.WaitGroup
 	pass := func(to, from net.Conn) {
@@ -107,7 +113,7 @@ func startProxy(t *testing.T, target int) *proxy {
 					return
 				}
 			}
-			if p.silent.Load() {
+			if p.silent.Load() || p.hangOn != "" && bytes.Contains(buf[:n], []byte(p.hangOn)) {
 				continue
 			}
 			if _, err := to.Write(buf[:n]); err != nil {
@@ -130,11 +136,8 @@ func startProxy(t *testing.T, target int) *proxy {
 			wg.Go(func() { pass(client, server) })
 		}
 	})
-	t.Cleanup(func() {
-		cancel()
-		_ = l.Close()
-		wg.Wait()
-	})
+	p.cut = func() { cancel(); _ = l.Close() }
+	t.Cleanup(func() { p.cut(); wg.Wait() })
 	return p
 }
 

@@ -52,7 +52,7 @@ type Conn struct {
 	now      func() time.Time
 	log      *slog.Logger
 	redisOpt *redis.Options
-	client   *redis.Client
+	client   client
 	embedded *embedded // nil: a real Redis
 	sender   *asynq.Client
 	capture  *captureHook
@@ -100,7 +100,7 @@ func Open(ctx context.Context, opts Options) (*Conn, error) {
 		c.redisOpt = ro
 	}
 	c.tune()
-	c.client = redis.NewClient(c.redisOpt)
+	c.client = client{Client: redis.NewClient(c.redisOpt), subscriptions: newSubscriptions(c.redisOpt)}
 	if c.embedded != nil {
 		c.client.AddHook(&steadyClock{server: c.embedded.server, start: time.Now()})
 	}
@@ -171,10 +171,10 @@ func (c *Conn) tune() {
 }
 
 // hooked is a client on the same connections whose commands pass h.
-func (c *Conn) hooked(h redis.Hook) *redis.Client {
+func (c *Conn) hooked(h redis.Hook) redis.UniversalClient {
 	clone := c.client.WithTimeout(c.opts.Timeout)
 	clone.AddHook(h)
-	return clone
+	return client{Client: clone, subscriptions: c.client.subscriptions}
 }
 
 func (c *Conn) start(run func()) { c.done.Go(run) }
@@ -231,7 +231,7 @@ func (c *Conn) shut() error {
 	for _, m := range made {
 		_ = m.Close() // its user may have closed it already, which is no fault
 	}
-	err := c.client.Close()
+	err := errors.Join(c.client.subscriptions.Close(), c.client.Close())
 	if c.embedded != nil {
 		c.embedded.close()
 	}

@@ -142,6 +142,7 @@ func TestStopOnAStoppedRedis(t *testing.T) {
 	require.NoError(t, conn.Enqueue(t.Context(), itemsOf(deliveryIDs(1))))
 	<-started
 	server.signal(syscall.SIGSTOP)
+	defer server.signal(syscall.SIGCONT)
 	eventually(t, 10*time.Second, func() (bool, string) { return conn.Degraded() != nil, "not degraded" })
 	// Stop must end though Redis does not answer, and must wait for the handler.
 	stopped := make(chan struct{})
@@ -154,7 +155,22 @@ func TestStopOnAStoppedRedis(t *testing.T) {
 	case <-time.After(20 * time.Second):
 		t.Fatal("stop hangs on a Redis that is stopped")
 	}
-	server.signal(syscall.SIGCONT)
+}
+
+// asynq subscribes when it starts, and cannot be stopped before it has an answer.
+func TestStopBeforeRedisAnswered(t *testing.T) {
+	t.Parallel()
+	wire := startProxy(t, startRedis(t).port, "asynq:cancel")
+	conn := open(t, wire.url())
+	s := serve(t, conn, func(context.Context, []string) error { return nil })
+	stopped := make(chan struct{})
+	go func() { s.Stop(); close(stopped) }()
+	select {
+	case <-stopped:
+	case <-time.After(30 * time.Second):
+		t.Error("stop hangs on a subscription without an answer")
+		wire.cut() // else the cleanup hangs, too
+	}
 }
 
 func TestConcurrencyIsBounded(t *testing.T) {
