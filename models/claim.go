@@ -187,7 +187,7 @@ const liteClaimRow = `UPDATE deliveries SET claim_token = ?, claimed_at = ?, cla
 
 func (s *Store) liteClaim(ctx context.Context, ids []string, token string, lease time.Duration) ([]Claim, error) {
 	var claims []Claim
-	err := s.sqliteTx(ctx, true, func(tx *liteTx) error {
+	err := s.sqliteTx(ctx, liteRelaxed, func(tx *liteTx) error {
 		claims = make([]Claim, 0, len(ids))
 		for _, id := range ids {
 			err := tx.query(func(row *sql.Rows) error {
@@ -208,6 +208,9 @@ func (s *Store) liteClaim(ctx context.Context, ids []string, token string, lease
 		}
 		return nil
 	})
+	if err == nil {
+		err = s.onDisk() // not the claims: what they are of. It goes out now.
+	}
 	return claims, err
 }
 
@@ -234,7 +237,7 @@ func (s *Store) ExtendClaims(ctx context.Context, keys []ClaimKey, lease time.Du
 	}
 	return s.retry(ctx, s.work, func(ctx context.Context) error {
 		if s.dialect == DialectSQLite {
-			return s.sqliteTx(ctx, true, func(tx *liteTx) error {
+			return s.sqliteTx(ctx, liteRelaxed, func(tx *liteTx) error {
 				for i := range ids {
 					const extend = `UPDATE deliveries SET claimed_until = ? WHERE id = ? AND claim_token = ?`
 					if _, err := tx.exec(extend, tx.now.Add(lease), ids[i], tokens[i]); err != nil {

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"errors"
+	"os"
 	"time"
 
 	"gorm.io/gorm"
@@ -90,3 +91,6 @@ const (
 	LongLog        = longLog
 	AutoCheckpoint = autoCheckpoint
 )
+
+// OnFlush replaces what puts SQLite's log on the disk. Nobody may commit meanwhile.
+func (s *Store) OnFlush(flush func(log *os.File) error) { s.logSync.flush = flush }

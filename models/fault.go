@@ -153,7 +153,7 @@ func unavailable(err error) bool {
 		}
 		return strings.HasPrefix(pg.Code, "57P0")
 	}
-	if lite, ok := errors.AsType[*sqlite.Error](err); ok {
+	if lite, ok := errors.AsType[*sqlite.Error](err); ok && !errors.Is(err, errNotSynced) {
 		switch lite.Code() & 0xff {
 		case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_INTERRUPT,
 			sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PROTOCOL,
@@ -162,7 +162,7 @@ func unavailable(err error) bool {
 		}
 		return false
 	}
-	return broken(err) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded)
+	return broken(err) || errors.Is(err, errNotSynced) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded)
 }
 
 // broken reports whether the connection is gone, or could not be made.

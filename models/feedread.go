@@ -1,6 +1,7 @@
 package models
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -92,6 +93,7 @@ func (s *Store) FeedHead(ctx context.Context) (FeedPosition, error) {
 		if s.dialect == DialectSQLite {
 			state.now = Instant(time.Now())
 			err = s.readers.QueryRowContext(ctx, "SELECT id, "+feedLast+" FROM feed_state").Scan(&state.id, &state.last)
+			err = cmp.Or(err, s.onDisk())
 		} else {
 			var text string
 			err = s.main.QueryRowContext(ctx, "SELECT id, "+feedLast+", pg_current_snapshot()::text, clock_timestamp() FROM feed_state").
@@ -254,7 +256,8 @@ func (s *Store) liteReadFeed(ctx context.Context, r *FeedRead) (feedState, []sto
 		}
 		found = append(found, row)
 	}
-	return state, found, rows.Err()
+	// What a reader has seen must not be forgotten by a power cut: its number would be used again.
+	return state, found, cmp.Or(rows.Err(), s.onDisk())
 }
 
 // page turns rows into items, and says where the next page begins.

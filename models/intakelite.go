@@ -3,6 +3,7 @@ package models
 import (
 	"context"
 	"database/sql"
+	"errors"
 )
 
 const (
@@ -24,7 +25,7 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 // liteCommitEvents needs no lock but that of its transaction: there is one writer.
 func (s *Store) liteCommitEvents(ctx context.Context, prepare func(context.Context, *EventTx) ([]NewEvent, error)) ([]EventResult, error) {
 	var f *flush
-	err := s.sqliteTx(ctx, false, func(lite *liteTx) error {
+	err := s.sqliteTx(ctx, liteUrgent, func(lite *liteTx) error {
 		tx := &EventTx{now: lite.now, db: lite.db}
 		if err := lite.query(func(row *sql.Rows) error { return row.Scan(&tx.epoch) }, liteReadEpoch); err != nil {
 			return err
@@ -40,7 +41,7 @@ func (s *Store) liteCommitEvents(ctx context.Context, prepare func(context.Conte
 		return s.liteInserts(lite, f)
 	})
 	if err != nil {
-		if atCommit(err) && s.liteHas(ctx, f) {
+		if atCommit(err) && !errors.Is(err, errNotSynced) && s.liteHas(ctx, f) && s.onDisk() == nil {
 			return f.results, nil
 		}
 		return nil, err
@@ -93,8 +94,7 @@ func (s *Store) liteInserts(tx *liteTx, f *flush) error {
 	return s.liteAddMinutes(tx, f.counts())
 }
 
-// liteHas looks whether a commit that reported an error took effect all the same: the disk may
-// have failed after the log was written.
+// liteHas looks whether a commit that reported an error took effect all the same.
 func (s *Store) liteHas(ctx context.Context, f *flush) bool {
 	if len(f.news) == 0 {
 		return false

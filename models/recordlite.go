@@ -41,7 +41,7 @@ ON CONFLICT (webhook_id) DO UPDATE SET
 
 func (s *Store) liteRecord(ctx context.Context, records []AttemptRecord) ([]Recorded, error) {
 	var recorded []Recorded
-	err := s.sqliteTx(ctx, false, func(tx *liteTx) error {
+	err := s.sqliteTx(ctx, liteUsual, func(tx *liteTx) error {
 		l, err := liteLock(tx, records)
 		if err != nil {
 			return err

@@ -121,7 +121,7 @@ func (s *Store) pgRelease(ctx context.Context, releases []Release) (map[string]R
 
 func (s *Store) liteRelease(ctx context.Context, releases []Release) (map[string]Recorded, error) {
 	done := make(map[string]Recorded, len(releases))
-	err := s.sqliteTx(ctx, false, func(tx *liteTx) error {
+	err := s.sqliteTx(ctx, liteUsual, func(tx *liteTx) error {
 		var feed feedRows
 		for i := range releases {
 			r := &releases[i]

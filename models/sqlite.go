@@ -62,12 +62,16 @@ func (s *Store) openSQLite(ctx context.Context, opts Options) error {
 		return err
 	}
 	s.checkpoints, err = newCheckpointer(path, s.main, s.log) //nolint:contextcheck // it lives as long as the store
-	return err
+	if err != nil {
+		return err
+	}
+	s.logSync = newLogSync(ctx, path, s.checkpoints.own)
+	return nil
 }
 
-// sqliteDSN is what every connection shares. FULL makes an answered commit survive a power cut.
+// sqliteDSN is what every connection shares. That a commit survives a power cut is logSync's work.
 func sqliteDSN(path, more string) string {
-	shared := "_busy_timeout=2000&_journal_mode=WAL&_synchronous=FULL&_time_integer_format=unix_micro&_inttotime=1" +
+	shared := "_busy_timeout=2000&_journal_mode=WAL&_synchronous=NORMAL&_time_integer_format=unix_micro&_inttotime=1" +
 		"&_dqs=0&_pragma=cache_size(-16000)&_pragma=temp_store(2)&_pragma=journal_size_limit(67108864)" +
 		"&_pragma=wal_autocheckpoint(" + strconv.Itoa(autoCheckpoint) + ")"
 	return (&url.URL{Scheme: "file", OmitHost: true, Path: filepath.ToSlash(path), RawQuery: shared + "&" + more}).String()

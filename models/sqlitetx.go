@@ -3,7 +3,6 @@ package models
 import (
 	"context"
 	"database/sql"
-	"database/sql/driver"
 	"errors"
 	"sync"
 	"time"
@@ -11,34 +10,46 @@ import (
 	"gorm.io/gorm"
 )
 
-// sqliteTx runs fn in a transaction on the one writing connection. A relaxed one does not wait for
-// the disk at commit; the next that does takes it along.
-func (s *Store) sqliteTx(ctx context.Context, relaxed bool, fn func(tx *liteTx) error) error {
-	missing, err := s.sqliteOnce(ctx, relaxed, fn)
-	if err == nil {
-		s.stmts.prepare(ctx, missing)
+// liteKind is how a transaction on SQLite's writing connection waits.
+type liteKind int
+
+const (
+	liteUsual   liteKind = iota
+	liteUrgent           // commits events: goes first, see turns
+	liteRelaxed          // does not wait for the disk; the next that does takes it along
+)
+
+// sqliteTx runs fn in a transaction on the one writing connection.
+func (s *Store) sqliteTx(ctx context.Context, kind liteKind, fn func(tx *liteTx) error) error {
+	missing, err := s.sqliteOnce(ctx, kind, fn)
+	if err != nil {
+		return err
 	}
-	return err
+	s.stmts.prepare(ctx, missing)
+	if kind == liteRelaxed {
+		return nil
+	}
+	return s.onDisk()
 }
 
-func (s *Store) sqliteOnce(ctx context.Context, relaxed bool, fn func(tx *liteTx) error) (missing []string, err error) {
-	conn, err := s.main.Conn(ctx)
-	if err != nil {
+// onDisk returns when everything that was committed by now survives a power cut: at once on
+// Postgres, which sees to that itself.
+func (s *Store) onDisk() error {
+	if s.logSync == nil {
+		return nil
+	}
+	if err := s.logSync.wait(); err != nil {
+		return &commitError{err}
+	}
+	return nil
+}
+
+func (s *Store) sqliteOnce(ctx context.Context, kind liteKind, fn func(tx *liteTx) error) (missing []string, err error) {
+	if err := s.turns.take(ctx, kind == liteUrgent); err != nil {
 		return nil, err
 	}
-	defer func() { _ = conn.Close() }() // gives it back; it has nothing to report
-	if relaxed {
-		if _, err := conn.ExecContext(ctx, "PRAGMA synchronous=NORMAL"); err != nil {
-			return nil, err
-		}
-		// Whatever becomes of ctx, the connection goes back as it was, or not at all.
-		defer func() {
-			if _, e := conn.ExecContext(context.WithoutCancel(ctx), "PRAGMA synchronous=FULL"); e != nil {
-				_ = conn.Raw(func(any) error { return driver.ErrBadConn })
-			}
-		}()
-	}
-	tx, err := conn.BeginTx(ctx, nil)
+	defer s.turns.pass()
+	tx, err := s.main.BeginTx(ctx, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -49,7 +60,11 @@ func (s *Store) sqliteOnce(ctx context.Context, relaxed bool, fn func(tx *liteTx
 	if err := fn(lite); err != nil {
 		return nil, err
 	}
-	if err := tx.Commit(); err != nil {
+	err = tx.Commit()
+	if kind != liteRelaxed {
+		s.logSync.committed() // even after an error: it may be there all the same
+	}
+	if err != nil {
 		return nil, &commitError{err}
 	}
 	return lite.missing, nil

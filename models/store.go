@@ -67,6 +67,8 @@ type Store struct {
 	db      *gorm.DB
 	reads   *gorm.DB
 	stmts   *statements // SQLite: prepared statements of main
+	turns   turns       // SQLite: who uses main
+	logSync *logSync    // SQLite: makes commits last
 	// checkpoints copies SQLite's log to its file.
 	checkpoints *checkpointer
 	unlock      func() error
@@ -136,6 +138,9 @@ func (s *Store) Close() error {
 	if s.checkpoints != nil {
 		errs = append(errs, s.checkpoints.close())
 	}
+	if s.logSync != nil {
+		errs = append(errs, s.logSync.close())
+	}
 	if s.stmts != nil {
 		errs = append(errs, s.stmts.close())
 	}
@@ -191,6 +196,25 @@ func (s *Store) working(ctx context.Context, fn func(tx *gorm.DB) error) error {
 
 func (s *Store) transaction(ctx context.Context, fn func(tx *gorm.DB) error) error {
 	ctx, mark := withFeedMark(ctx)
+	if err := s.commit(ctx, fn); err != nil {
+		return err
+	}
+	if err := s.onDisk(); err != nil {
+		return err
+	}
+	if mark.written {
+		s.feed.notify()
+	}
+	return nil
+}
+
+func (s *Store) commit(ctx context.Context, fn func(tx *gorm.DB) error) error {
+	if s.dialect == DialectSQLite {
+		if err := s.turns.take(ctx, false); err != nil {
+			return err
+		}
+		defer s.turns.pass()
+	}
 	tx := s.db.WithContext(ctx).Begin()
 	if tx.Error != nil {
 		return tx.Error
@@ -205,11 +229,12 @@ func (s *Store) transaction(ctx context.Context, fn func(tx *gorm.DB) error) err
 		return err
 	}
 	committed = true
-	if err := tx.Commit().Error; err != nil {
-		return &commitError{err}
+	err := tx.Commit().Error
+	if s.logSync != nil {
+		s.logSync.committed()
 	}
-	if mark.written {
-		s.feed.notify()
+	if err != nil {
+		return &commitError{err}
 	}
 	return nil
 }
