@@ -74,6 +74,57 @@ func TestPauseAndResume(t *testing.T) {
 	})
 }
 
+// What waits for a rate goes on at a higher one; what waits for something else stays as it is.
+func TestARaisedRateHastensWhatWaitsForIt(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, f *fixture) {
+		w := f.create(t, func(in *control.WebhookInput) { in.RateLimitPerSecond = new(2) })
+		limited, open, parked, claimed := f.emit(t, w, 1, nil).Deliveries[0].ID, f.emit(t, w, 1, nil).Deliveries[0].ID,
+			f.emit(t, w, 1, nil).Deliveries[0].ID, f.emit(t, w, 1, nil).Deliveries[0].ID
+		hold := func() {
+			for id, why := range map[string]models.Release{
+				limited: {Reason: new(models.ReasonRateLimited), Detail: "for its rate"},
+				open:    {Reason: new(models.ReasonCircuitOpen), Detail: "for its circuit"},
+				parked:  {Reason: new(models.ReasonRateLimited), Detail: models.DetailShare},
+			} {
+				claims, err := f.store.Claim(t.Context(), []string{id}, "a worker's", time.Minute)
+				require.NoError(t, err)
+				if len(claims.Claimed) > 0 {
+					why.DeliveryID, why.Token, why.After = id, "a worker's", time.Hour
+					_, err = f.store.Release(t.Context(), []models.Release{why})
+					require.NoError(t, err)
+				}
+			}
+		}
+		hold()
+		_, err := f.store.Claim(t.Context(), []string{claimed}, "a worker's", time.Minute)
+		require.NoError(t, err)
+		for _, step := range []struct {
+			rate    control.Field[int]
+			hastens bool
+		}{
+			{set(2), false}, {set(1), false}, {set(9), true}, {set(8), false}, {null[int](), true}, {set(5), false},
+		} {
+			f.queue.items = nil
+			before := f.delivery(t, limited)
+			_, err := f.UpdateWebhook(t.Context(), f.acme, w.ID, control.WebhookChange{RateLimitPerSecond: step.rate}, nil)
+			require.NoError(t, err)
+			for _, id := range []string{open, parked} {
+				require.True(t, f.delivery(t, id).NextAttemptAt.After(time.Now()))
+			}
+			if !step.hastens {
+				require.Empty(t, f.queue.items)
+				require.Equal(t, before.NextAttemptAt, f.delivery(t, limited).NextAttemptAt)
+				continue
+			}
+			require.Len(t, f.queue.items, 1)
+			require.Equal(t, limited, f.queue.items[0].DeliveryID)
+			require.False(t, f.delivery(t, limited).NextAttemptAt.After(time.Now()))
+			hold()
+		}
+	})
+}
+
 func TestDisable(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, f *fixture) {

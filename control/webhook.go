@@ -68,7 +68,8 @@ func (c *Control) draft(ctx context.Context, p *auth.Principal, in WebhookInput,
 }
 
 // UpdateWebhook changes what the change sets. With expectedVersion it changes nothing unless the
-// webhook's version is that one. Once a changed URL is answered, no attempt goes to the old one.
+// webhook's version is that one. Once a changed URL is answered, no attempt goes to the old one. What waits for
+// a rate that is raised or taken away goes on at the new one.
 func (c *Control) UpdateWebhook(ctx context.Context, p *auth.Principal, id string, change WebhookChange, expectedVersion *int) (models.Webhook, error) {
 	stored, err := c.webhook(ctx, p, id)
 	if err != nil {
@@ -91,9 +92,9 @@ func (c *Control) UpdateWebhook(ctx context.Context, p *auth.Principal, id strin
 	if err := plan.check.problems.Err(); err != nil {
 		return models.Webhook{}, err
 	}
-	oldURL := stored.TargetURL
+	oldURL, oldRate := stored.TargetURL, stored.RateLimitPerSecond
 	updated, err := c.store.UpdateWebhook(ctx, p.Reach(), id, expectedVersion, func(w *models.Webhook) error {
-		oldURL = w.TargetURL
+		oldURL, oldRate = w.TargetURL, w.RateLimitPerSecond
 		// What is sealed can be sealed anew between two revisions.
 		if w.Revision == stored.Revision && w.SealedKey == stored.SealedKey && w.SealedPreviousKey == stored.SealedPreviousKey &&
 			w.SealedHeaders == stored.SealedHeaders {
@@ -114,6 +115,12 @@ func (c *Control) UpdateWebhook(ctx context.Context, p *auth.Principal, id strin
 	if updated.TargetURL != oldURL {
 		if err := c.store.AwaitQuiet(ctx, id); err != nil {
 			return models.Webhook{}, err
+		}
+	}
+	if oldRate != nil && (updated.RateLimitPerSecond == nil || *updated.RateLimitPerSecond > *oldRate) {
+		if err := c.store.HastenLimited(ctx, updated, c.remindDue); err != nil {
+			// The change stands all the same, and what waits comes later than it could.
+			c.logger.WarnContext(ctx, "deliveries that wait for a rate that was raised not all moved", "webhook_id", id, "error", err)
 		}
 	}
 	return updated, nil

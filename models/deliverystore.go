@@ -10,8 +10,8 @@ import (
 	"gorm.io/gorm/clause"
 )
 
-// movePage is how many deliveries one transaction of a bulk move takes.
-const movePage = 1000
+// movePage is how many deliveries one transaction of a bulk move takes. On SQLite an emit waits for as long.
+const movePage = 250
 
 // openStatuses in the order in which a delivery passes through them, so that a walk over one after
 // the other misses none that moves on meanwhile.
@@ -102,17 +102,41 @@ func dueAt(deliverAt *time.Time, now time.Time) time.Time {
 	return now
 }
 
-// moveEach walks over a webhook's deliveries in the given statuses, oldest first in each, and
-// moves a page of them in each transaction, for as long as the webhook stays in the state that w
-// says: once another change has taken over, its own walk decides. after, which may be nil, gets
-// each page once it is committed.
+// HastenLimited makes due at once what waits for the rate of webhook w, in bounded pages: it was told its
+// time at another rate. It keeps its turn before what comes for the first time. each gets every page, oldest
+// first; its error ends the walk. What an error leaves comes at the time that it was told.
+func (s *Store) HastenLimited(ctx context.Context, w Webhook, each func(ctx context.Context, page []Due) error) error {
+	return s.moveSome(ctx, w, openStatuses[:2],
+		func(tx *gorm.DB, now time.Time) *gorm.DB {
+			return tx.Where("deliveries.status_reason = ? AND deliveries.status_detail <> ?", ReasonRateLimited, DetailShare).
+				Where("deliveries.claim_token IS NULL AND deliveries.next_attempt_at > ?", now)
+		},
+		func(tx *gorm.DB, _ []movable, ids []string, now time.Time) error {
+			if err := tx.Model(&Delivery{}).Where("id IN ?", ids).UpdateColumn("next_attempt_at", now).Error; err != nil {
+				return err
+			}
+			return feedChanged(tx, ids)
+		}, each)
+}
+
+// moveEach is moveSome for all deliveries in these statuses.
 func (s *Store) moveEach(ctx context.Context, w Webhook, from []DeliveryStatus,
+	move func(tx *gorm.DB, rows []movable, ids []string, now time.Time) error, after func(context.Context, []Due) error,
+) error {
+	return s.moveSome(ctx, w, from, func(tx *gorm.DB, _ time.Time) *gorm.DB { return tx }, move, after)
+}
+
+// moveSome walks over those of a webhook's deliveries in the given statuses that only leaves, oldest
+// first in each, and moves a page of them in each transaction, for as long as the webhook stays in the state
+// that w says: once another change has taken over, its own walk decides. after, which may be nil, gets
+// each page once it is committed.
+func (s *Store) moveSome(ctx context.Context, w Webhook, from []DeliveryStatus, only func(tx *gorm.DB, now time.Time) *gorm.DB,
 	move func(tx *gorm.DB, rows []movable, ids []string, now time.Time) error, after func(context.Context, []Due) error,
 ) error {
 	for _, status := range from {
 		last := ""
 		for {
-			rows, now, err := s.movePage(ctx, w, status, last, move)
+			rows, now, err := s.movePage(ctx, w, status, last, only, move)
 			if err != nil {
 				return err
 			}
@@ -136,7 +160,7 @@ func (s *Store) moveEach(ctx context.Context, w Webhook, from []DeliveryStatus,
 }
 
 // movePage moves the first page of deliveries after an id.
-func (s *Store) movePage(ctx context.Context, w Webhook, status DeliveryStatus, last string,
+func (s *Store) movePage(ctx context.Context, w Webhook, status DeliveryStatus, last string, only func(tx *gorm.DB, now time.Time) *gorm.DB,
 	move func(tx *gorm.DB, rows []movable, ids []string, now time.Time) error,
 ) (rows []movable, now time.Time, err error) {
 	err = s.working(ctx, func(tx *gorm.DB) error {
@@ -158,7 +182,7 @@ func (s *Store) movePage(ctx context.Context, w Webhook, status DeliveryStatus, 
 			return err
 		}
 		// In: webhook, status, the last id. Out: the page, locked, in the order of the index.
-		err = tx.Table("deliveries").
+		err = only(tx.Table("deliveries"), now).
 			Select("deliveries.id, deliveries.attempt_count, events.deliver_at").
 			Joins("LEFT JOIN events ON events.id = deliveries.event_id").
 			Where("deliveries.webhook_id = ? AND deliveries.status = ? AND deliveries.status <> 'SUCCEEDED' AND deliveries.id > ?",

@@ -389,7 +389,7 @@ func TestSetWebhookStatus_ManyPages(t *testing.T) {
 		ctx := t.Context()
 		w := newWebhook(t, store, "acme", func(w *models.Webhook) { w.Status = models.WebhookPaused })
 		e := newEvent(t, store, "acme", nil)
-		const n = 2300
+		const n = 575
 		want := hold(t, store, e, w, n)
 		var got []string
 		var sizes []int
@@ -407,7 +407,7 @@ func TestSetWebhookStatus_ManyPages(t *testing.T) {
 		_, err = store.SetWebhookStatus(ctx, all, w.ID, models.WebhookActive, "", resume)
 		require.NoError(t, err, "repeating finishes it")
 		require.Equal(t, want, got)
-		require.Equal(t, []int{1000, 1000, 300}, sizes)
+		require.Equal(t, []int{250, 250, 75}, sizes)
 		held, err := store.Count(ctx, "SELECT COUNT(*) FROM deliveries WHERE status = 'HELD'")
 		require.NoError(t, err)
 		require.Zero(t, held)

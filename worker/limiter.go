@@ -108,7 +108,7 @@ type rateAnswer struct {
 // keep their places though nothing is heard of them
 // KEYS[3] -> hash: back and front, up to when times to come back are given out, to those that come for
 // the first time and to those that came back too soon; turn, the first of them that nobody has used;
-// at, when it was written; kept, until when some start has a place for certain
+// at, when it was written; kept, until when some start has a place for certain; rate, what it was made for
 // KEYS[4] -> when Redis began to remember starts
 // ARGV[1] -> starts per window, ARGV[2] -> window, ARGV[3] -> start margin, ARGV[4] -> how far ahead a
 // start may be granted, ARGV[5] -> how long after its start one has come as a rule, ARGV[6] -> how long
@@ -130,7 +130,7 @@ local olds, news = tonumber(ARGV[7]), tonumber(ARGV[8])
 local slack, forfeit, beyond = 30000, 250000, 15000000
 local function text(n) return string.format("%.0f", n) end
 local born = tonumber(redis.call("GET", KEYS[4]) or "")
-local plan = redis.call("HMGET", KEYS[3], "back", "front", "turn", "at", "kept")
+local plan = redis.call("HMGET", KEYS[3], "back", "front", "turn", "at", "kept", "rate")
 local back, front = tonumber(plan[1] or "") or 0, tonumber(plan[2] or "") or 0
 local turn, at = tonumber(plan[3] or "") or 0, tonumber(plan[4] or "") or 0
 local kept = tonumber(plan[5] or "") or 0
@@ -173,6 +173,13 @@ local function free(started)
   return tonumber(places[2 * (rate - started - first + 1)] or "") or 0
 end
 local step = (window + late + slack) / rate
+-- The same line at another pace: it ends earlier or later. (Its webhook was changed.)
+local pace = tonumber(plan[6] or "") or rate
+if pace ~= rate then
+  back = now + math.max(back - now, 0) * pace / rate
+  front = now + math.max(front - now, 0) * pace / rate
+  turn = now + math.max(turn - now, 0) * pace / rate
+end
 
 local answers = {now}
 local started, planned = 0, false
@@ -212,7 +219,8 @@ if started > 0 then
   redis.call("PEXPIRE", KEYS[2], 2 * beyond / 1000)
 end
 if planned or started > 0 then
-  redis.call("HSET", KEYS[3], "back", text(back), "front", text(front), "turn", text(turn), "at", text(now), "kept", text(kept))
+  redis.call("HSET", KEYS[3], "back", text(back), "front", text(front), "turn", text(turn), "at", text(now), "kept", text(kept),
+    "rate", text(rate))
   redis.call("PEXPIRE", KEYS[3], math.ceil((math.max(back, front, now) - now) / 1000) + 60000)
 end
 return answers`)

@@ -195,6 +195,28 @@ func TestLimiter_BurstThenPace(t *testing.T) {
 	})
 }
 
+// The line of a rate that is changed ends as much earlier or later.
+func TestLimiter_TheLineAtAnotherRate(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T, l *limiter, _ func()) {
+		var last rateAnswer
+		for range 2 + 100 {
+			last = one(t, l, 2, false)
+		}
+		pace := func(rate int) time.Duration {
+			return (rateWindow + 2*shortestMargin + 5*time.Millisecond) / time.Duration(rate)
+		}
+		line := last.wait
+		for _, rate := range []int{20, 1, 2} {
+			line = line * time.Duration(last.rate) / time.Duration(rate)
+			last = one(t, l, rate, false)
+			assert.False(t, last.granted)
+			assert.InDelta(t, float64(line+pace(rate)), float64(last.wait), float64(10*time.Millisecond), "at %d a second", rate)
+			line = last.wait
+		}
+	})
+}
+
 func TestLimiter_WhoWaitedGoesFirst(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, l *limiter, _ func()) {

@@ -1,14 +1,12 @@
 package worker_test
 
 import (
-	"context"
 	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/intervengine/webhooks/models"
-	"github.com/intervengine/webhooks/queue"
 	"github.com/intervengine/webhooks/worker"
 	"github.com/intervengine/webhooks/worker/receivertest"
 )
@@ -22,14 +20,7 @@ func TestW6_OldestFirst(t *testing.T) {
 		receiver := receivertest.New(t)
 		w, _ := s.webhook(t, receiver.URL(), func(w *models.Webhook) { w.RateLimitPerSecond = new(rate) })
 		become := func(status models.WebhookStatus) {
-			_, err := s.store.SetWebhookStatus(t.Context(), models.Reach{All: true}, w.ID, status, models.ReasonByUser,
-				func(ctx context.Context, page []models.Due) error {
-					items := make([]queue.Item, len(page))
-					for n, d := range page {
-						items[n] = queue.Item{DeliveryID: d.DeliveryID, Attempt: d.AttemptCount, At: d.NextAttemptAt}
-					}
-					return s.queue.Enqueue(ctx, items)
-				})
+			_, err := s.store.SetWebhookStatus(t.Context(), models.Reach{All: true}, w.ID, status, models.ReasonByUser, s.remind)
 			require.NoError(t, err)
 		}
 		become(models.WebhookPaused)

@@ -284,6 +284,15 @@ func (s *stack) emitAs(t testing.TB, n int, trigger models.Trigger, webhooks ...
 	return all
 }
 
+// remind puts a page of deliveries that became due on the queue.
+func (s *stack) remind(ctx context.Context, page []models.Due) error {
+	items := make([]queue.Item, len(page))
+	for n, d := range page {
+		items[n] = queue.Item{DeliveryID: d.DeliveryID, Attempt: d.AttemptCount, At: d.NextAttemptAt}
+	}
+	return s.queue.Enqueue(ctx, items)
+}
+
 func (s *stack) delivery(t testing.TB, id string) models.Delivery {
 	t.Helper()
 	d, err := s.store.Tenant(models.Reach{All: true}).Delivery(context.Background(), id)

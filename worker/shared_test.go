@@ -248,3 +248,50 @@ func TestD10_OneThatHangsDoesNotHoldUpTheOthers(t *testing.T) {
 		hanging.Release()
 	})
 }
+
+// A rate that is raised holds for what waits already, and what comes meanwhile is told the new line's times.
+func TestD9_WhatWaitsGoesOnAtARaisedRate(t *testing.T) {
+	t.Parallel()
+	for name, raised := range map[string]*int{"raised": new(40), "taken away": nil} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			onEach(t, func(t *testing.T, s *stack) {
+				receiver := receivertest.New(t)
+				w, _ := s.webhook(t, receiver.URL(), func(w *models.Webhook) { w.RateLimitPerSecond = new(1) })
+				s.start(t)
+				deliveries := s.emit(t, 30, w)
+				var told time.Time // when the last one would come at the old rate
+				for _, d := range deliveries {
+					d = s.until(t, d.ID, func(d models.Delivery) bool {
+						return !d.Status.Open() || d.StatusReason != nil && *d.StatusReason == models.ReasonRateLimited
+					})
+					if d.NextAttemptAt != nil && d.NextAttemptAt.After(told) {
+						told = *d.NextAttemptAt
+					}
+				}
+				w, err := s.store.UpdateWebhook(t.Context(), models.Reach{All: true}, w.ID, nil, func(w *models.Webhook) error {
+					w.RateLimitPerSecond = raised
+					return nil
+				})
+				require.NoError(t, err)
+				moved := 0
+				require.NoError(t, s.store.HastenLimited(t.Context(), w, func(ctx context.Context, page []models.Due) error {
+					moved += len(page)
+					return s.remind(ctx, page)
+				}))
+				assert.Positive(t, moved)
+				// Half of the line at the old rate is long enough for all of it at the new one, the news included.
+				within := time.Until(told) / 2
+				require.Greater(t, within, 5*time.Second)
+				for _, d := range append(deliveries, s.emit(t, 10, w)...) {
+					d = s.ended(t, d.ID)
+					require.Equal(t, models.DeliverySucceeded, d.Status)
+					require.Less(t, d.CompletedAt.Sub(told.Add(-2*within)), within)
+				}
+				if raised != nil {
+					noSecondOver(t, *raised, receiver.Requests())
+				}
+			})
+		})
+	}
+}
