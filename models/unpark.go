@@ -29,7 +29,9 @@ SELECT id FROM (` + parkedPending + `) p UNION ALL SELECT id FROM (` + parkedRet
   SELECT id FROM deliveries WHERE webhook_id = @webhook AND status = 'RETRYING' AND ` + isParked + ` AND id <= coalesce(
     (SELECT id FROM deliveries WHERE webhook_id = @webhook AND status = 'RETRYING' ORDER BY id LIMIT 1 OFFSET @within), '~')
   ORDER BY id LIMIT @limit`
-	isParked = `claim_token IS NULL AND status_reason = 'RATE_LIMITED' AND status_detail = @detail AND next_attempt_at > @now`
+	// coalesce keeps Postgres from walking the index over everybody's times instead.
+	isParked = `claim_token IS NULL AND status_reason = 'RATE_LIMITED' AND status_detail = @detail
+    AND coalesce(next_attempt_at, @now) > @now`
 
 	// In: as above, and ids. Out: those of them that are still parked and that nobody is changing.
 	pgStillParked = `SELECT id FROM deliveries WHERE id IN @ids AND status IN ('PENDING', 'RETRYING') AND ` + isParked + `
