@@ -1,0 +1,150 @@
+package app_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/intervengine/webhooks/app/apptest"
+	"github.com/intervengine/webhooks/worker/receivertest"
+)
+
+// waiting is a delivery as somebody sees it who asks why it has not come.
+type waiting struct {
+	ID, Status                 string
+	StatusReason, StatusDetail *string
+	NextAttemptAt, CompletedAt *time.Time
+	AttemptCount               int
+}
+
+// backlog is a webhook's deliveries, all of them.
+func backlog(t testing.TB, api *apptest.Client, webhookID string) []waiting {
+	t.Helper()
+	var out struct {
+		Webhook struct{ Deliveries struct{ Nodes []waiting } }
+	}
+	api.Query(t, `query($id: ID!) { webhook(id: $id) { deliveries(first: 100) { nodes {
+		id status statusReason statusDetail nextAttemptAt completedAt attemptCount } } } }`, map[string]any{"id": webhookID}, &out)
+	return out.Webhook.Deliveries.Nodes
+}
+
+// told is when the last of those that wait for this reason comes, and how many they are.
+func told(list []waiting, reason string) (last time.Time, n int) {
+	for _, d := range list {
+		if d.StatusReason != nil && *d.StatusReason == reason && d.NextAttemptAt != nil {
+			n++
+			if d.NextAttemptAt.After(last) {
+				last = *d.NextAttemptAt
+			}
+		}
+	}
+	return last, n
+}
+
+// allBefore waits until all of them have succeeded, the last one well before a time.
+func allBefore(t testing.TB, api *apptest.Client, webhookID string, last time.Time) {
+	t.Helper()
+	apptest.Eventually(t, func() (bool, string) {
+		open := 0
+		for _, d := range backlog(t, api, webhookID) {
+			if d.Status != "SUCCEEDED" {
+				open++
+			}
+		}
+		return open == 0, fmt.Sprint(open, " have not succeeded")
+	})
+	for _, d := range backlog(t, api, webhookID) {
+		require.True(t, d.CompletedAt.Before(last), "ended at %s, told %s", d.CompletedAt, last)
+		require.Equal(t, 1, d.AttemptCount, "waiting is no attempt")
+	}
+}
+
+// A receiver that hangs has what it may of the slots; what comes meanwhile waits, says so and costs nothing,
+// and another webhook's events are not kept. When it recovers, what waits comes, and not at the times that
+// were right for one that hangs.
+func TestD10_WhatWaitsForASlotComesWhenTheReceiverRecovers(t *testing.T) {
+	t.Parallel()
+	apptest.Each(t, func(t *testing.T, stack apptest.Stack) {
+		s := apptest.Start(t, stack, map[string]string{"WORKER_CONCURRENCY": "8", "WEBHOOK_SHARE": "0.25"})
+		hanging, healthy := receivertest.New(t, receivertest.Default(receivertest.After(receivertest.Status(200)))), receivertest.New(t)
+		w := create(t, s.Client, hanging.URL(), map[string]any{"eventTypes": []string{"message.sent"}, "timeout": "PT30S"}).Webhook
+		create(t, s.Client, healthy.URL(), map[string]any{"eventTypes": []string{"participant.created"}})
+		const n = 60
+		for range n {
+			emit(t, s.Client, "message.sent", `{}`)
+		}
+		var last time.Time
+		apptest.Eventually(t, func() (bool, string) {
+			list := backlog(t, s.Client, w.ID)
+			var waiting int
+			last, waiting = told(list, "RATE_LIMITED")
+			return waiting == n-2, fmt.Sprint(waiting, " wait for a slot")
+		})
+		require.Len(t, hanging.Requests(), 2, "its share of the slots")
+		eventually(t, s.Client, emit(t, s.Client, "participant.created", `{}`), "SUCCEEDED")
+		// Long enough that the times show how slow it is.
+		apptest.Eventually(t, func() (bool, string) {
+			emit(t, s.Client, "message.sent", `{}`)
+			last, _ = told(backlog(t, s.Client, w.ID), "RATE_LIMITED")
+			return time.Until(last) > 20*time.Second, fmt.Sprint("the last one comes in ", time.Until(last))
+		})
+		hanging.Answer(receivertest.Status(200))
+		hanging.Release()
+		allBefore(t, s.Client, w.ID, last.Add(-5*time.Second))
+	})
+}
+
+// What is emitted while a webhook's rate has a line says when it comes, without having been claimed for it,
+// and goes on at once when the rate is taken away.
+func TestD9_ABacklogGoesOnWhenTheRateIsTakenAway(t *testing.T) {
+	t.Parallel()
+	apptest.Each(t, func(t *testing.T, stack apptest.Stack) {
+		s := apptest.Start(t, stack, nil)
+		receiver := receivertest.New(t)
+		w := create(t, s.Client, receiver.URL(), map[string]any{"rateLimitPerSecond": 1}).Webhook
+		for range 60 {
+			emit(t, s.Client, "message.sent", `{}`)
+		}
+		var last time.Time
+		apptest.Eventually(t, func() (bool, string) {
+			var n int
+			last, n = told(backlog(t, s.Client, w.ID), "RATE_LIMITED")
+			return n >= 40, fmt.Sprint(n, " wait for their rate")
+		})
+		require.Greater(t, time.Until(last), 30*time.Second)
+		var out struct{ UpdateWebhook struct{ UserErrors []userError } }
+		s.Query(t, `mutation($id: ID!) { updateWebhook(id: $id, input: {rateLimitPerSecond: null}) { userErrors { code message } } }`,
+			map[string]any{"id": w.ID}, &out)
+		require.Empty(t, out.UpdateWebhook.UserErrors)
+		allBefore(t, s.Client, w.ID, last.Add(-10*time.Second))
+	})
+}
+
+// What is emitted while a webhook's circuit is open waits for that without having been attempted.
+func TestD8_WhatComesWhileTheCircuitIsOpenWaits(t *testing.T) {
+	t.Parallel()
+	apptest.Each(t, func(t *testing.T, stack apptest.Stack) {
+		s := apptest.Start(t, stack, nil)
+		receiver := receivertest.New(t, receivertest.Default(receivertest.Status(500)))
+		w := create(t, s.Client, receiver.URL(), map[string]any{"retrySchedule": []string{}}).Webhook
+		var held []waiting
+		apptest.Eventually(t, func() (bool, string) {
+			emit(t, s.Client, "message.sent", `{}`)
+			held = nil
+			for _, d := range backlog(t, s.Client, w.ID) {
+				if d.StatusReason != nil && *d.StatusReason == "CIRCUIT_OPEN" {
+					held = append(held, d)
+				}
+			}
+			return len(held) >= 10, fmt.Sprint(len(held), " are held")
+		})
+		for _, d := range held {
+			assert.Equal(t, "PENDING", d.Status)
+			assert.Zero(t, d.AttemptCount)
+			assert.True(t, d.NextAttemptAt.After(time.Now()))
+		}
+	})
+}
