@@ -115,7 +115,9 @@ func TestD9_ABacklogGoesOnWhenTheRateIsTakenAway(t *testing.T) {
 			return n >= 40, fmt.Sprint(n, " wait for their rate")
 		})
 		require.Greater(t, time.Until(last), 30*time.Second)
-		var out struct{ UpdateWebhook struct{ UserErrors []userError } }
+		var out struct {
+			UpdateWebhook struct{ UserErrors []userError }
+		}
 		s.Query(t, `mutation($id: ID!) { updateWebhook(id: $id, input: {rateLimitPerSecond: null}) { userErrors { code message } } }`,
 			map[string]any{"id": w.ID}, &out)
 		require.Empty(t, out.UpdateWebhook.UserErrors)
