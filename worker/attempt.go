@@ -6,6 +6,7 @@ import (
 	"math/bits"
 	"math/rand/v2"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/intervengine/webhooks/egress"
@@ -74,7 +75,7 @@ func (w *Worker) attempt(c claim, place *place) (models.AttemptRecord, *models.R
 	if err != nil {
 		return models.AttemptRecord{}, w.unreadable(c, err)
 	}
-	person := c.Trigger == models.TriggerManual || c.Trigger == models.TriggerTest
+	person := forPerson(c.Trigger)
 	leave, wait := w.circuits.pass(start, c.WebhookID, person, r.timeout, c.CreatedAt)
 	if leave == nil {
 		return models.AttemptRecord{}, w.held(c, heldByCircuit, wait)
@@ -95,15 +96,20 @@ func (w *Worker) attempt(c claim, place *place) (models.AttemptRecord, *models.R
 	}
 	slot := taken
 	if taken = nil; slot == nil {
-		slot = w.share.take(c.WebhookID, c.Parked)
+		slot = w.share.take(c.WebhookID, c.Parked, person)
 	}
-	if !w.stand(until, slot, place) {
+	if !w.stand(until, c.member, slot, place) {
 		w.limiter.giveBack(grant)
 		return models.AttemptRecord{}, w.held(c, heldByShare, slot.after)
 	}
 	var took time.Duration
 	defer func() { w.giveSlot(slot, took) }()
 
+	var first *begin
+	if r.rate == 0 {
+		first = w.begin(c)
+		defer w.starts.end(first)
+	}
 	var limited *rateStart
 	if r.rate > 0 {
 		if limited = w.limiter.begin(grant, &r.way); limited == nil {
@@ -124,6 +130,8 @@ func (w *Worker) attempt(c claim, place *place) (models.AttemptRecord, *models.R
 	}
 	if limited != nil {
 		request.Written, request.Answered = limited.written, limited.answered
+	} else {
+		request.Written = func() { w.starts.end(first) }
 	}
 	result := w.opt.Client.Do(w.attempts, request)
 	// What is told and compared is the database's time, however wrong this process's own clock is.
@@ -135,6 +143,18 @@ func (w *Worker) attempt(c claim, place *place) (models.AttemptRecord, *models.R
 	told = verdictOf(result)
 	w.metrics.observe(c, result)
 	return w.recordOf(c.Claim, r, request, result), nil
+}
+
+// forPerson says that somebody asked for the attempt and waits for it.
+func forPerson(t models.Trigger) bool { return t == models.TriggerManual || t == models.TriggerTest }
+
+// begin waits until the delivery's request may begin, beside others of its webhook.
+func (w *Worker) begin(c claim) *begin {
+	lined := make(chan *begin, 1)
+	c.member.afterAll(c.Claim, func() { lined <- w.starts.line(c.Claim) })
+	b := <-lined
+	w.starts.wait(b)
+	return b
 }
 
 // askRate waits until the delivery may start as far as its webhook's rate goes. A release says that it may
@@ -188,7 +208,7 @@ func (p *place) leave() {
 
 // stand waits in line for the webhook's slot and reports whether it is held. Who stands in line has
 // no place in the room: other webhooks' deliveries take it.
-func (w *Worker) stand(ctx context.Context, t *slot, p *place) bool {
+func (w *Worker) stand(ctx context.Context, m *member, t *slot, p *place) bool {
 	select {
 	case <-t.ready:
 		return true
@@ -197,6 +217,7 @@ func (w *Worker) stand(ctx context.Context, t *slot, p *place) bool {
 	if t.after > 0 {
 		return false
 	}
+	m.leave()
 	if !w.lines.TryAcquire(1) {
 		return !w.share.leave(t)
 	}
@@ -225,10 +246,16 @@ func (w *Worker) stand(ctx context.Context, t *slot, p *place) bool {
 // has a goroutine of its own, and which of them runs first is chance. It leaves out those that have something
 // else to wait for first.
 func (w *Worker) takeSlots(claims []claim) {
+	ordered := make([]*claim, 0, len(claims))
 	for n := range claims {
-		c := &claims[n]
+		if claims[n].Claim != nil {
+			ordered = append(ordered, &claims[n])
+		}
+	}
+	slices.SortFunc(ordered, func(a, b *claim) int { return inOrder(a.Claim, b.Claim) })
+	for _, c := range ordered {
 		if r := w.receivers.known(c.WebhookID); r != nil && r.revision >= c.WebhookRevision && r.rate == 0 && !w.circuits.open(c.WebhookID) {
-			c.slot = w.share.take(c.WebhookID, c.Parked)
+			c.slot = w.share.take(c.WebhookID, c.Parked, forPerson(c.Trigger))
 		}
 	}
 }

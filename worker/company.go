@@ -23,9 +23,13 @@ type company struct {
 
 // turn is what one of them does when it is its turn. It must not block.
 type turn struct {
-	created time.Time
-	id      string
-	take    func()
+	claim *models.Claim
+	take  func()
+}
+
+// inOrder compares by when the deliveries were created.
+func inOrder(a, b *models.Claim) int {
+	return cmp.Or(a.CreatedAt.Compare(b.CreatedAt), cmp.Compare(a.DeliveryID, b.DeliveryID))
 }
 
 // member is one delivery's part in a company; it is its goroutine's own.
@@ -59,11 +63,20 @@ func (m *member) inTurn(c *models.Claim, take func()) {
 	co.mu.Lock()
 	defer co.mu.Unlock()
 	co.missing--
-	co.waiting = append(co.waiting, turn{created: c.CreatedAt, id: c.DeliveryID, take: take})
+	co.waiting = append(co.waiting, turn{claim: c, take: take})
 	if co.timer == nil && co.missing > 0 {
 		co.timer = time.AfterFunc(companyWait, co.waitNoLonger)
 	}
 	co.take()
+}
+
+// afterAll calls take as inTurn does, or, where something was done in turn or given up before, at once.
+func (m *member) afterAll(c *models.Claim, take func()) {
+	if m.counted {
+		take()
+		return
+	}
+	m.inTurn(c, take)
 }
 
 // leave says that the delivery does nothing in turn, unless it did.
@@ -93,9 +106,7 @@ func (c *company) take() {
 	if c.timer != nil {
 		c.timer.Stop()
 	}
-	slices.SortFunc(c.waiting, func(a, b turn) int {
-		return cmp.Or(a.created.Compare(b.created), cmp.Compare(a.id, b.id))
-	})
+	slices.SortFunc(c.waiting, func(a, b turn) int { return inOrder(a.claim, b.claim) })
 	for _, t := range c.waiting {
 		t.take()
 	}

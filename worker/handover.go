@@ -45,7 +45,7 @@ func (w *Worker) wait(d *models.Delivery) models.Reserved {
 	if wait := w.limiter.park(d.WebhookID, d.Revision); wait > 0 {
 		return models.Reserved{Wait: wait, Reason: models.ReasonRateLimited, Detail: detailRate}
 	}
-	if wait := w.share.full(d.WebhookID); wait > 0 {
+	if wait := w.share.full(d.WebhookID, forPerson(d.Trigger)); wait > 0 {
 		return models.Reserved{Wait: coarse(wait), Reason: models.ReasonRateLimited, Detail: models.DetailShare}
 	}
 	return models.Reserved{}

@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"context"
 	"sync"
+	"time"
 )
 
 // room is the places of the attempts that a process makes at once.
@@ -33,29 +34,49 @@ type visitor struct {
 	at   *list.Element
 	want int
 	got  chan int // cap 1
+
+	// A task's.
+	oldest string
+	came   time.Time
 }
 
 func newRoom(places int) *room {
 	return &room{places: places, free: places, returning: list.New(), tasks: list.New()}
 }
 
-// task stands in the tasks' line. leave must follow.
-func (r *room) task() *visitor { return r.stand(r.tasks) }
+// taskOrder is how much later than another task one may come and still go before it, if its deliveries are older:
+// each task has a goroutine of its own, and those that were fetched one after the other may come in any order.
+const taskOrder = 20 * time.Millisecond
+
+// task stands in the tasks' line. oldest is the id of its oldest delivery. leave must follow.
+func (r *room) task(oldest string) *visitor {
+	v := &visitor{room: r, line: r.tasks, oldest: oldest, came: time.Now(), got: make(chan int, 1)}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	after := r.tasks.Back()
+	for ; after != nil; after = after.Prev() {
+		other, _ := after.Value.(*visitor)
+		if other.oldest <= oldest || v.came.Sub(other.came) > taskOrder {
+			break
+		}
+	}
+	if after == nil {
+		v.at = r.tasks.PushFront(v)
+	} else {
+		v.at = r.tasks.InsertAfter(v, after)
+	}
+	return v
+}
 
 // comeBack waits for one place, before all tasks.
 func (r *room) comeBack(ctx context.Context) error {
-	v := r.stand(r.returning)
+	v := &visitor{room: r, line: r.returning, got: make(chan int, 1)}
+	r.mu.Lock()
+	v.at = r.returning.PushBack(v)
+	r.mu.Unlock()
 	defer v.leave()
 	_, err := v.enter(ctx, 1)
 	return err
-}
-
-func (r *room) stand(line *list.List) *visitor {
-	v := &visitor{room: r, line: line, got: make(chan int, 1)}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	v.at = line.PushBack(v)
-	return v
 }
 
 // enter waits until it is its turn and a place is free, and takes as many as are, up to n.
@@ -116,7 +137,7 @@ func (r *room) empty(ctx context.Context) error {
 	r.kept = 0
 	r.admit()
 	r.mu.Unlock()
-	v := r.task()
+	v := r.task("~") // behind all
 	defer v.leave()
 	for n > 0 {
 		got, err := v.enter(ctx, n)

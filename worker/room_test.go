@@ -4,6 +4,7 @@ import (
 	"context"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -11,7 +12,7 @@ import (
 
 // enter takes what a task gets that wants n places and is content with some of them.
 func enter(ctx context.Context, r *room, n int) (int, error) {
-	v := r.task()
+	v := r.task("")
 	defer v.leave()
 	return v.enter(ctx, n)
 }
@@ -21,7 +22,7 @@ func TestRoom_ATaskKeepsItsTurn(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r := newRoom(4)
-		first := r.task()
+		first := r.task("")
 		got, err := first.enter(t.Context(), 6)
 		require.NoError(t, err)
 		require.Equal(t, 4, got)
@@ -45,7 +46,7 @@ func TestRoom_ATaskKeepsItsTurn(t *testing.T) {
 		require.Equal(t, 1, got)
 		require.Equal(t, 1, <-entered)
 
-		given := r.task()
+		given := r.task("")
 		waiting, stop := context.WithCancel(t.Context())
 		stop()
 		_, err = given.enter(waiting, 1)
@@ -55,6 +56,38 @@ func TestRoom_ATaskKeepsItsTurn(t *testing.T) {
 		got, err = enter(t.Context(), r, 1)
 		require.NoError(t, err)
 		require.Equal(t, 1, got, "who has left holds nobody up")
+	})
+}
+
+// Tasks that come about together are served in the order of their deliveries.
+func TestRoom_TheOldestOfTheTasksThatComeTogether(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := newRoom(1)
+		require.Equal(t, 1, r.try(1))
+		var order []string
+		come := func(oldest string) {
+			v := r.task(oldest)
+			go func() {
+				defer v.leave()
+				_, err := v.enter(t.Context(), 1)
+				assert.NoError(t, err)
+				order = append(order, oldest)
+			}()
+			synctest.Wait()
+		}
+		for _, oldest := range []string{"5", "3", "4"} {
+			come(oldest)
+		}
+		time.Sleep(taskOrder + time.Millisecond)
+		for _, oldest := range []string{"2", "6", "1"} {
+			come(oldest) // too late to go before those
+		}
+		for range 6 {
+			r.leave(1)
+			synctest.Wait()
+		}
+		assert.Equal(t, []string{"3", "4", "5", "1", "2", "6"}, order)
 	})
 }
 

@@ -32,6 +32,16 @@ type holding struct {
 	parked   bool          // there may be some in the database
 	fetching bool          // somebody is about to look there
 	fetched  time.Time     // when that was last done
+	stood    int           // how many have ever stood in line
+	wave     wave          // of those that lose patience
+}
+
+// wave is the times for which those are sent back that stand in line when the first of them loses patience. The
+// others will, too, in any order: each has a goroutine of its own. They come again in that of the line.
+type wave struct {
+	from, to int           // their numbers in the line
+	at       time.Time     // when the first of them comes
+	step     time.Duration // from one to the next
 }
 
 // slot is one attempt's place: held when ready is closed, else in line, else sent back for after.
@@ -42,6 +52,7 @@ type slot struct {
 	after     time.Duration
 	at        *list.Element // in running or line; nil: sent back
 	held      bool
+	number    int // in the line
 }
 
 const (
@@ -68,9 +79,9 @@ func newShare(limit int, now func() time.Time) *share {
 	return &share{limit: max(limit, 1), now: now, held: map[string]*holding{}}
 }
 
-// take gets a slot for the webhook, a place in line, or the time after which to come again. parked says
-// that the delivery was parked.
-func (s *share) take(webhookID string, parked bool) *slot {
+// take gets a slot for the webhook, a place in line, or the time after which to come again. As long as there
+// may be parked ones those are first, and what is neither parked nor a person's is parked behind them.
+func (s *share) take(webhookID string, parked, person bool) *slot {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	h := s.held[webhookID]
@@ -81,12 +92,15 @@ func (s *share) take(webhookID string, parked bool) *slot {
 	h.parked = h.parked || parked
 	now := s.now()
 	t := &slot{webhookID: webhookID, ready: make(chan struct{})}
-	if h.running.Len() < s.limit {
+	behind := !parked && !person && h.first()
+	if h.running.Len() < s.limit && !behind {
 		h.grant(t, now)
 		return t
 	}
 	turn := s.turn(h, now)
-	if h.hasPlace(now, turn) {
+	if !behind && h.hasPlace(now, turn) {
+		t.number = h.stood
+		h.stood++
 		t.at = h.line.PushBack(t)
 		return t
 	}
@@ -95,20 +109,27 @@ func (s *share) take(webhookID string, parked bool) *slot {
 }
 
 // full tells of a delivery that is not claimed yet when to come again, where take would send it back; else 0.
-func (s *share) full(webhookID string) time.Duration {
+func (s *share) full(webhookID string, person bool) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	h := s.held[webhookID]
-	if h == nil || h.running.Len() < s.limit {
+	if h == nil {
+		return 0
+	}
+	behind := !person && h.first()
+	if h.running.Len() < s.limit && !behind {
 		return 0
 	}
 	now := s.now()
 	turn := s.turn(h, now)
-	if h.hasPlace(now, turn) {
+	if !behind && h.hasPlace(now, turn) {
 		return 0
 	}
 	return h.sendBack(now, turn, h.line.Len())
 }
+
+// first says that parked ones come before others: there may be some, and the end of what runs fetches them.
+func (h *holding) first() bool { return h.parked && h.running.Len() > 0 }
 
 // turn is how long it takes from one slot that comes free to the next.
 func (s *share) turn(h *holding, now time.Time) time.Duration {
@@ -169,11 +190,24 @@ func (s *share) leave(t *slot) bool {
 		return false
 	}
 	h, now := s.held[t.webhookID], s.now()
+	if t.number >= h.wave.to {
+		h.wave = h.nextWave(now, s.turn(h, now))
+	}
 	h.line.Remove(t.at)
 	t.at = nil
-	// Those who still stand there came later.
-	t.after = h.sendBack(now, s.turn(h, now), 0)
+	come := h.wave.at.Add(h.wave.step * time.Duration(t.number-h.wave.from))
+	t.after = max(come.Sub(now), shortestWait)
 	return true
+}
+
+// nextWave is of all that stand in line.
+func (h *holding) nextWave(now time.Time, turn time.Duration) wave {
+	first, _ := h.line.Front().Value.(*slot)
+	last, _ := h.line.Back().Value.(*slot)
+	w := wave{from: first.number, to: last.number + 1, step: min(turn, slowestReturn)}
+	w.at = now.Add(h.sendBack(now, turn, 0))
+	h.returned = w.at.Add(w.step * time.Duration(last.number-first.number))
+	return w
 }
 
 // give returns a slot after an attempt that took d; 0 where none was made. The first in line gets it.

@@ -2,6 +2,8 @@ package worker
 
 import (
 	"container/heap"
+	"math/rand/v2"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,11 +23,11 @@ func isHeld(s *slot) bool {
 func TestShare_HoldsNoMoreThanItsPart(t *testing.T) {
 	t.Parallel()
 	s := newShare(2, time.Now)
-	first, second, third := s.take("a", false), s.take("a", false), s.take("a", false)
+	first, second, third := s.take("a", false, false), s.take("a", false, false), s.take("a", false, false)
 	assert.True(t, isHeld(first))
 	assert.True(t, isHeld(second))
 	assert.False(t, isHeld(third))
-	assert.True(t, isHeld(s.take("b", false)), "another webhook has its own")
+	assert.True(t, isHeld(s.take("b", false, false)), "another webhook has its own")
 	s.give(first, time.Millisecond)
 	assert.True(t, isHeld(third), "the first in line follows")
 	assert.False(t, s.leave(third), "who has the slot cannot leave the line")
@@ -34,8 +36,8 @@ func TestShare_HoldsNoMoreThanItsPart(t *testing.T) {
 func TestShare_WhoLeavesTheLineComesBackLater(t *testing.T) {
 	t.Parallel()
 	s := newShare(1, time.Now)
-	held := s.take("a", false)
-	waiting, next := s.take("a", false), s.take("a", false)
+	held := s.take("a", false, false)
+	waiting, next := s.take("a", false, false), s.take("a", false, false)
 	assert.True(t, s.leave(waiting))
 	assert.GreaterOrEqual(t, waiting.after, shortestWait)
 	s.give(held, time.Millisecond)
@@ -50,11 +52,11 @@ func TestShare_ALineThatLosesPatienceComesBackSoon(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newShare(4, time.Now)
 		for range 4 {
-			s.take("a", false)
+			s.take("a", false, false)
 		}
 		line := make([]*slot, 56)
 		for n := range line {
-			line[n] = s.take("a", false)
+			line[n] = s.take("a", false, false)
 		}
 		time.Sleep(patience)
 		for n, waiting := range line {
@@ -70,27 +72,32 @@ func TestShare_NobodyWaitsForALineThatIsGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newShare(1, time.Now)
 		for range 100 {
-			s.take("a", false)
+			s.take("a", false, false)
 		}
 		time.Sleep(patience)
-		assert.LessOrEqual(t, s.take("a", false).after, shortestWait+patience+patience)
+		assert.LessOrEqual(t, s.take("a", false, false).after, shortestWait+patience+patience)
 	})
 }
 
 func TestShare_AQuietWebhookIsForgotten(t *testing.T) {
 	t.Parallel()
 	s := newShare(1, time.Now)
-	s.give(s.take("a", false), time.Millisecond)
+	s.give(s.take("a", false, false), time.Millisecond)
 	assert.Empty(t, s.held)
 }
 
-// queued is a delivery that comes to the share at a time.
-type queued []time.Time
+// comes is a delivery that comes to the share at a time.
+type comes struct {
+	at     time.Time
+	parked bool
+}
+
+type queued []comes
 
 func (q queued) Len() int           { return len(q) }
-func (q queued) Less(i, j int) bool { return q[i].Before(q[j]) }
+func (q queued) Less(i, j int) bool { return q[i].at.Before(q[j].at) }
 func (q queued) Swap(i, j int)      { q[i], q[j] = q[j], q[i] }
-func (q *queued) Push(x any)        { *q = append(*q, x.(time.Time)) }
+func (q *queued) Push(x any)        { *q = append(*q, x.(comes)) }
 func (q *queued) Pop() any {
 	old := *q
 	last := old[len(old)-1]
@@ -128,19 +135,19 @@ func TestShare_ABacklogIsNotClaimedOverAndOver(t *testing.T) {
 				began := time.Now()
 				arrivals := make(queued, 10_000)
 				for i := range arrivals {
-					arrivals[i] = began
+					arrivals[i].at = began
 				}
 				done, idle := 0, 0
 				ended := make(chan int, 10_000)
 				back := make(chan time.Duration, 10_000)
 				for time.Since(began) < time.Minute && done < 10_000 {
 					for range 5 { // a millisecond's claims
-						if arrivals.Len() == 0 || arrivals[0].After(time.Now()) {
+						if arrivals.Len() == 0 || arrivals[0].at.After(time.Now()) {
 							break
 						}
-						heap.Pop(&arrivals)
+						came := heap.Pop(&arrivals).(comes)
 						go func() {
-							slot := s.take("w", false)
+							slot := s.take("w", came.parked, false)
 							if slot.after == 0 {
 								timer := time.NewTimer(patience)
 								defer timer.Stop()
@@ -161,7 +168,7 @@ func TestShare_ABacklogIsNotClaimedOverAndOver(t *testing.T) {
 					time.Sleep(time.Millisecond)
 					synctest.Wait()
 					for len(back) > 0 {
-						heap.Push(&arrivals, time.Now().Add(<-back))
+						heap.Push(&arrivals, comes{time.Now().Add(<-back), true})
 						idle++
 					}
 					for len(ended) > 0 {
@@ -172,7 +179,7 @@ func TestShare_ABacklogIsNotClaimedOverAndOver(t *testing.T) {
 								heap.Pop(&arrivals)
 							}
 							for range got {
-								heap.Push(&arrivals, time.Now())
+								heap.Push(&arrivals, comes{time.Now(), true})
 							}
 							s.fetched("w", got < fetch)
 						}
@@ -193,15 +200,15 @@ func TestShare_ABacklogIsNotClaimedOverAndOver(t *testing.T) {
 func TestShare_ParkedOnesAreFetched(t *testing.T) {
 	t.Parallel()
 	s := newShare(2, time.Now)
-	assert.Zero(t, s.give(s.take("a", false), time.Millisecond), "nothing is known to be parked")
-	assert.Positive(t, s.give(s.take("a", true), time.Millisecond))
-	assert.Zero(t, s.give(s.take("a", false), time.Millisecond), "one fetches already")
+	assert.Zero(t, s.give(s.take("a", false, false), time.Millisecond), "nothing is known to be parked")
+	assert.Positive(t, s.give(s.take("a", true, false), time.Millisecond))
+	assert.Zero(t, s.give(s.take("a", false, false), time.Millisecond), "one fetches already")
 	s.fetched("a", false)
-	first, second := s.take("a", false), s.take("a", false)
+	first, second := s.take("a", true, false), s.take("a", true, false)
 	assert.Zero(t, s.give(first, time.Millisecond), "those that were fetched are on their way")
 	assert.Positive(t, s.give(second, time.Millisecond), "nobody is left who would fetch more")
 	s.fetched("a", true)
-	assert.Zero(t, s.give(s.take("a", false), time.Millisecond), "there are no more")
+	assert.Zero(t, s.give(s.take("a", false, false), time.Millisecond), "there are no more")
 	assert.Empty(t, s.held)
 }
 
@@ -210,12 +217,63 @@ func TestShare_FullTellsBeforeTheClaim(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newShare(1, time.Now)
-		assert.Zero(t, s.full("a"))
-		s.take("a", false)
-		assert.Zero(t, s.full("a"), "it may stand in line")
+		assert.Zero(t, s.full("a", false))
+		s.take("a", false, false)
+		assert.Zero(t, s.full("a", false), "it may stand in line")
 		time.Sleep(2 * patience)
-		first, second := s.full("a"), s.full("a")
+		first, second := s.full("a", false), s.full("a", false)
 		assert.GreaterOrEqual(t, first, shortestWait)
 		assert.Greater(t, second, first, "one after the other")
 	})
+}
+
+// Those that lose patience do so in any order, and come again in that of the line, those that stood there
+// behind them as well.
+func TestShare_ALineThatLosesPatienceKeepsItsOrder(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newShare(2, time.Now)
+		s.give(s.take("a", false, false), 10*time.Millisecond)
+		for range 2 {
+			s.take("a", false, false)
+		}
+		line := make([]*slot, 20)
+		for n := range line {
+			line[n] = s.take("a", false, false)
+			assert.Zero(t, line[n].after)
+		}
+		time.Sleep(patience)
+		leaving := slices.Clone(line)
+		rand.Shuffle(len(leaving), func(i, j int) { leaving[i], leaving[j] = leaving[j], leaving[i] })
+		for _, waiting := range leaving {
+			assert.True(t, s.leave(waiting))
+		}
+		last := s.take("a", false, false).after
+		for n, waiting := range line[1:] {
+			assert.Greater(t, waiting.after, line[n].after)
+			assert.Greater(t, last, waiting.after)
+		}
+	})
+}
+
+// What comes while others are parked does not overtake them, but for what somebody waits for.
+func TestShare_ParkedOnesAreFirst(t *testing.T) {
+	t.Parallel()
+	s := newShare(3, time.Now)
+	running := s.take("a", true, false)
+	assert.True(t, isHeld(running))
+	assert.Positive(t, s.full("a", false))
+	assert.Zero(t, s.full("a", true))
+	assert.Positive(t, s.take("a", false, false).after, "though slots are free")
+	person, parked := s.take("a", false, true), s.take("a", true, false)
+	assert.True(t, isHeld(person))
+	assert.True(t, isHeld(parked))
+	for _, ends := range []*slot{person, parked} {
+		s.give(ends, time.Millisecond)
+	}
+	s.fetched("a", true)
+	assert.True(t, isHeld(s.take("a", false, false)), "there are no more")
+	s = newShare(3, time.Now)
+	s.give(s.take("a", true, false), time.Millisecond)
+	assert.True(t, isHeld(s.take("a", false, false)), "nobody is left whose end would fetch them")
 }

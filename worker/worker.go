@@ -20,6 +20,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -92,6 +93,7 @@ type Worker struct {
 	share     *share
 	lines     *semaphore.Weighted
 	limiter   *limiter
+	starts    *starts
 	circuits  *circuits
 	health    *health
 	claimer   *batch.Committer[string, claim]
@@ -123,6 +125,7 @@ func New(opt Options) (*Worker, error) {
 		},
 		room:     newRoom(opt.Concurrency),
 		share:    newShare(int(float64(opt.Concurrency)*opt.WebhookShare), time.Now),
+		starts:   newStarts(),
 		lines:    semaphore.NewWeighted(maxLines),
 		limiter:  newLimiter(opt.Redis),
 		circuits: newCircuits(opt.Breaker, opt.Redis, opt.Logger),
@@ -192,7 +195,10 @@ func (w *Worker) Handle(ctx context.Context, ids []string) error {
 func (w *Worker) handle(ctx context.Context, ids []string) error {
 	var all sync.WaitGroup
 	defer all.Wait()
-	visitor := w.room.task()
+	if len(ids) == 0 {
+		return nil
+	}
+	visitor := w.room.task(slices.Min(ids))
 	defer visitor.leave()
 	for len(ids) > 0 {
 		// Room before the claim: what is claimed must start at once.
@@ -206,7 +212,6 @@ func (w *Worker) handle(ctx context.Context, ids []string) error {
 		}
 		claims, err := w.claimAll(ctx, ids[:places])
 		w.room.leave(places - len(claims))
-		w.takeSlots(claims)
 		for _, c := range claims {
 			r := w.running.add(c)
 			all.Go(func() { w.deliver(c, r) })
@@ -264,6 +269,7 @@ func (w *Worker) claim(ctx context.Context, ids []string) ([]batch.Result[claim]
 		delete(byID, id)
 	}
 	together(all)
+	w.takeSlots(all)
 	results := make([]batch.Result[claim], len(ids))
 	for n, c := range all {
 		results[n].Value = c
