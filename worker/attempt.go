@@ -98,7 +98,7 @@ func (w *Worker) attempt(c claim, place *place) (models.AttemptRecord, *models.R
 	if taken = nil; slot == nil {
 		slot = w.share.take(c.WebhookID, c.Parked, person)
 	}
-	if !w.stand(until, c.member, slot, place) {
+	if !w.stand(until, slot, place) {
 		w.limiter.giveBack(grant)
 		return models.AttemptRecord{}, w.held(c, heldByShare, slot.after)
 	}
@@ -107,8 +107,9 @@ func (w *Worker) attempt(c claim, place *place) (models.AttemptRecord, *models.R
 
 	var first *begin
 	if r.rate == 0 {
-		first = w.begin(c)
+		first = w.starts.line(c.Claim)
 		defer w.starts.end(first)
+		w.starts.wait(first)
 	}
 	var limited *rateStart
 	if r.rate > 0 {
@@ -147,15 +148,6 @@ func (w *Worker) attempt(c claim, place *place) (models.AttemptRecord, *models.R
 
 // forPerson says that somebody asked for the attempt and waits for it.
 func forPerson(t models.Trigger) bool { return t == models.TriggerManual || t == models.TriggerTest }
-
-// begin waits until the delivery's request may begin, beside others of its webhook.
-func (w *Worker) begin(c claim) *begin {
-	lined := make(chan *begin, 1)
-	c.member.afterAll(c.Claim, func() { lined <- w.starts.line(c.Claim) })
-	b := <-lined
-	w.starts.wait(b)
-	return b
-}
 
 // askRate waits until the delivery may start as far as its webhook's rate goes. A release says that it may
 // not. Without a rate it grants nothing.
@@ -208,7 +200,7 @@ func (p *place) leave() {
 
 // stand waits in line for the webhook's slot and reports whether it is held. Who stands in line has
 // no place in the room: other webhooks' deliveries take it.
-func (w *Worker) stand(ctx context.Context, m *member, t *slot, p *place) bool {
+func (w *Worker) stand(ctx context.Context, t *slot, p *place) bool {
 	select {
 	case <-t.ready:
 		return true
@@ -217,7 +209,6 @@ func (w *Worker) stand(ctx context.Context, m *member, t *slot, p *place) bool {
 	if t.after > 0 {
 		return false
 	}
-	m.leave()
 	if !w.lines.TryAcquire(1) {
 		return !w.share.leave(t)
 	}

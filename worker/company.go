@@ -70,15 +70,6 @@ func (m *member) inTurn(c *models.Claim, take func()) {
 	co.take()
 }
 
-// afterAll calls take as inTurn does, or, where something was done in turn or given up before, at once.
-func (m *member) afterAll(c *models.Claim, take func()) {
-	if m.counted {
-		take()
-		return
-	}
-	m.inTurn(c, take)
-}
-
 // leave says that the delivery does nothing in turn, unless it did.
 func (m *member) leave() {
 	if m.counted {

@@ -67,6 +67,7 @@ func (w *Worker) Attempt(claims []models.Claim, since time.Time) {
 		r := w.running.add(c)
 		go w.deliver(c, r)
 	}
+	spawned()
 }
 
 // Finish waits until the attempts that came without a task have ended, or ctx has. Nothing may be

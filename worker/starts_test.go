@@ -65,9 +65,9 @@ func TestStarts_NobodyIsKeptForLong(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s, began := newStarts(), time.Now()
-		const n = 100
+		const n = 200
 		order, at := startsOf(s, n, false)
-		inTurn := int(startPatience/longestStart) - 1
+		inTurn := int(startPatience/longestStart - 1)
 		for n, i := range order[:inTurn] {
 			assert.Equal(t, n, i)
 			assert.Equal(t, time.Duration(n+1)*longestStart, at[n].Sub(began))

@@ -216,6 +216,7 @@ func (w *Worker) handle(ctx context.Context, ids []string) error {
 			r := w.running.add(c)
 			all.Go(func() { w.deliver(c, r) })
 		}
+		spawned()
 		if err != nil {
 			return err
 		}
