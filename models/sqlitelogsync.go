@@ -20,13 +20,14 @@ type logSync struct {
 	path    string // of the log
 	flush   func(*os.File) error
 	restart func() error // copies the log to the database file and empties it
+	using   sync.Mutex   // file and suspect: one sync at a time, or the end
 	file    *os.File
+	suspect bool // a sync has failed: what the log holds may not be what the disk holds
 
 	mu      sync.Mutex
 	pending bool // something was committed that no sync has begun for
 	running *syncRound
 	next    *syncRound
-	suspect bool // a sync has failed: what the log holds may not be what the disk holds
 }
 
 // syncRound is one sync, for all that were committed before it began.
@@ -103,6 +104,8 @@ func (l *logSync) lead(r *syncRound) error {
 
 // sync runs once at a time.
 func (l *logSync) sync() error {
+	l.using.Lock()
+	defer l.using.Unlock()
 	if l.suspect {
 		// The system says a failure once and then takes the pages for written. So they are written
 		// anew, to the database file, and the log begins anew.
@@ -155,8 +158,10 @@ func restartLog(ctx context.Context, db *sql.DB) error {
 	return nil
 }
 
-// close lets go of the log. Nobody may wait anymore.
+// close lets go of the log.
 func (l *logSync) close() error {
+	l.using.Lock()
+	defer l.using.Unlock()
 	if l.file == nil {
 		return nil
 	}

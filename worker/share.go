@@ -80,7 +80,8 @@ func newShare(limit int, now func() time.Time) *share {
 }
 
 // take gets a slot for the webhook, a place in line, or the time after which to come again. As long as there
-// may be parked ones those are first, and what is neither parked nor a person's is parked behind them.
+// may be parked ones and few slots are free those are first, and what is neither parked nor a person's is parked
+// behind them.
 func (s *share) take(webhookID string, parked, person bool) *slot {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -92,19 +93,19 @@ func (s *share) take(webhookID string, parked, person bool) *slot {
 	h.parked = h.parked || parked
 	now := s.now()
 	t := &slot{webhookID: webhookID, ready: make(chan struct{})}
-	behind := !parked && !person && h.first()
+	behind := !parked && !person && s.parkedFirst(h)
 	if h.running.Len() < s.limit && !behind {
 		h.grant(t, now)
 		return t
 	}
 	turn := s.turn(h, now)
-	if !behind && h.hasPlace(now, turn) {
+	if !behind && s.hasPlace(h, now, turn) {
 		t.number = h.stood
 		h.stood++
 		t.at = h.line.PushBack(t)
 		return t
 	}
-	t.after = h.sendBack(now, turn, h.line.Len())
+	t.after = s.sendBack(h, now, turn, h.line.Len())
 	return t
 }
 
@@ -116,20 +117,26 @@ func (s *share) full(webhookID string, person bool) time.Duration {
 	if h == nil {
 		return 0
 	}
-	behind := !person && h.first()
+	behind := !person && s.parkedFirst(h)
 	if h.running.Len() < s.limit && !behind {
 		return 0
 	}
 	now := s.now()
 	turn := s.turn(h, now)
-	if !behind && h.hasPlace(now, turn) {
+	if !behind && s.hasPlace(h, now, turn) {
 		return 0
 	}
-	return h.sendBack(now, turn, h.line.Len())
+	return s.sendBack(h, now, turn, h.line.Len())
 }
 
-// first says that parked ones come before others: there may be some, and the end of what runs fetches them.
-func (h *holding) first() bool { return h.parked && h.running.Len() > 0 }
+// parkedFirst says that parked ones come before others: there may be some, and few slots are free. Where more are,
+// they have been fetched, or are fetched before those are taken.
+func (s *share) parkedFirst(h *holding) bool {
+	return h.parked && s.limit-h.running.Len() < s.manyFree()
+}
+
+// manyFree is how many slots must be free for parked ones to be fetched.
+func (s *share) manyFree() int { return (s.limit + freeSlots - 1) / freeSlots }
 
 // turn is how long it takes from one slot that comes free to the next.
 func (s *share) turn(h *holding, now time.Time) time.Duration {
@@ -137,13 +144,16 @@ func (s *share) turn(h *holding, now time.Time) time.Duration {
 }
 
 // hasPlace says whether one more may stand in line. Each place is one turn further from the slots.
-func (h *holding) hasPlace(now time.Time, turn time.Duration) bool {
-	return h.line.Len() < maxLine && turn*time.Duration(h.line.Len()+1) <= patience && h.next(now) <= patience
+func (s *share) hasPlace(h *holding, now time.Time, turn time.Duration) bool {
+	return h.line.Len() < maxLine && turn*time.Duration(h.line.Len()+1) <= patience && s.next(h, now) <= patience
 }
 
 // next is in how long the next slot will be free, should its attempt take as long as the others did. Where
 // many began together, as with a receiver that hangs, turns come all at once, and not for long between.
-func (h *holding) next(now time.Time) time.Duration {
+func (s *share) next(h *holding, now time.Time) time.Duration {
+	if h.running.Len() < s.limit {
+		return 0
+	}
 	oldest := h.running.Front()
 	if oldest == nil {
 		return 0
@@ -154,8 +164,8 @@ func (h *holding) next(now time.Time) time.Duration {
 
 // sendBack says when one that finds no slot comes again: behind all that were sent back before, and
 // behind so many in line, where nobody stands for longer than its patience.
-func (h *holding) sendBack(now time.Time, turn time.Duration, ahead int) time.Duration {
-	if earliest := now.Add(max(shortestWait+min(turn*time.Duration(ahead), patience), h.next(now))); h.returned.Before(earliest) {
+func (s *share) sendBack(h *holding, now time.Time, turn time.Duration, ahead int) time.Duration {
+	if earliest := now.Add(max(shortestWait+min(turn*time.Duration(ahead), patience), s.next(h, now))); h.returned.Before(earliest) {
 		h.returned = earliest
 	}
 	h.returned = h.returned.Add(min(turn, slowestReturn))
@@ -191,7 +201,7 @@ func (s *share) leave(t *slot) bool {
 	}
 	h, now := s.held[t.webhookID], s.now()
 	if t.number >= h.wave.to {
-		h.wave = h.nextWave(now, s.turn(h, now))
+		h.wave = s.nextWave(h, now)
 	}
 	h.line.Remove(t.at)
 	t.at = nil
@@ -201,11 +211,12 @@ func (s *share) leave(t *slot) bool {
 }
 
 // nextWave is of all that stand in line.
-func (h *holding) nextWave(now time.Time, turn time.Duration) wave {
+func (s *share) nextWave(h *holding, now time.Time) wave {
+	turn := s.turn(h, now)
 	first, _ := h.line.Front().Value.(*slot)
 	last, _ := h.line.Back().Value.(*slot)
 	w := wave{from: first.number, to: last.number + 1, step: min(turn, slowestReturn)}
-	w.at = now.Add(h.sendBack(now, turn, 0))
+	w.at = now.Add(s.sendBack(h, now, turn, 0))
 	h.returned = w.at.Add(w.step * time.Duration(last.number-first.number))
 	return w
 }
@@ -235,7 +246,7 @@ func (s *share) give(t *slot, d time.Duration) (fetch int) {
 	// Those that were fetched last may be on their way still, unless nothing runs: then nobody may be left
 	// whose end would be the occasion.
 	again := now.Sub(h.fetched) >= fetchAgain || h.running.Len() == 0
-	if h.parked && !h.fetching && h.line.Len() == 0 && free >= (s.limit+freeSlots-1)/freeSlots && again {
+	if h.parked && !h.fetching && h.line.Len() == 0 && free >= s.manyFree() && again {
 		h.fetching = true
 		turn := max(h.average/time.Duration(s.limit), fetchAhead/maxFetch)
 		return min(free+int(fetchAhead/turn), maxFetch)

@@ -256,24 +256,47 @@ func TestShare_ALineThatLosesPatienceKeepsItsOrder(t *testing.T) {
 	})
 }
 
-// What comes while others are parked does not overtake them, but for what somebody waits for.
+// What comes while others are parked does not overtake them, but for what somebody waits for. Where many slots are
+// free nobody is kept from them.
 func TestShare_ParkedOnesAreFirst(t *testing.T) {
 	t.Parallel()
-	s := newShare(3, time.Now)
-	running := s.take("a", true, false)
-	assert.True(t, isHeld(running))
+	const slots, freeAtMost = 16, 1
+	s := newShare(slots, time.Now)
+	var running []*slot
+	for range slots - freeAtMost - 1 {
+		running = append(running, s.take("a", true, false))
+	}
+	assert.Zero(t, s.full("a", false))
+	running = append(running, s.take("a", false, false))
+	assert.True(t, isHeld(running[len(running)-1]), "many slots are free")
 	assert.Positive(t, s.full("a", false))
 	assert.Zero(t, s.full("a", true))
-	assert.Positive(t, s.take("a", false, false).after, "though slots are free")
-	person, parked := s.take("a", false, true), s.take("a", true, false)
+	after := s.take("a", false, false).after
+	assert.GreaterOrEqual(t, after, shortestWait, "though a slot is free")
+	person := s.take("a", false, true)
 	assert.True(t, isHeld(person))
+	s.give(person, 0)
+	parked := s.take("a", true, false)
 	assert.True(t, isHeld(parked))
-	for _, ends := range []*slot{person, parked} {
-		s.give(ends, time.Millisecond)
-	}
+	s.give(parked, 0)
 	s.fetched("a", true)
 	assert.True(t, isHeld(s.take("a", false, false)), "there are no more")
-	s = newShare(3, time.Now)
-	s.give(s.take("a", true, false), time.Millisecond)
-	assert.True(t, isHeld(s.take("a", false, false)), "nobody is left whose end would fetch them")
+}
+
+// That there may be parked ones keeps nobody for as long as attempts take where a slot is free.
+func TestShare_BehindParkedOnesIsNotForLong(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newShare(16, time.Now)
+		s.give(s.take("a", true, false), 10*time.Second)
+		s.fetched("a", false)
+		for range 15 {
+			s.take("a", true, false)
+		}
+		for n := range 5 {
+			after := s.take("a", false, false).after
+			assert.Positive(t, after)
+			assert.LessOrEqual(t, after, shortestWait+time.Duration(n+1)*slowestReturn)
+		}
+	})
 }

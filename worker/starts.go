@@ -11,7 +11,7 @@ import (
 // starts lets the requests to one webhook begin in the order in which their deliveries were created, as far as
 // they are about to begin at the same moment. Each attempt has a goroutine of its own, which run in any order.
 //
-// A request has begun when it is on the wire. Where that takes longest, because there is no connection yet, the
+// A request has begun when it is on the wire. Where that takes longestStart, because there is no connection yet, the
 // next one begins beside it: the receiver sees them in about their order, and nobody waits for longer than
 // startPatience.
 type starts struct {
@@ -32,7 +32,10 @@ type begin struct {
 }
 
 const (
-	longestStart  = time.Millisecond
+	// longestStart is how long the next request waits for one that does not come onto the wire: a connection that is
+	// there takes a tenth of it.
+	longestStart = time.Millisecond
+	// startPatience bounds what the order costs, whatever is ahead in the line.
 	startPatience = 40 * time.Millisecond
 )
 
