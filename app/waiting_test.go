@@ -150,3 +150,49 @@ func TestD8_WhatComesWhileTheCircuitIsOpenWaits(t *testing.T) {
 		}
 	})
 }
+
+// When a circuit closes, what it held back comes at once, and not at the times that it was told, the oldest first.
+func TestD8_WhatACircuitHeldComesWhenItCloses(t *testing.T) {
+	t.Parallel()
+	apptest.Each(t, func(t *testing.T, stack apptest.Stack) {
+		s := apptest.Start(t, stack, map[string]string{"BREAKER_COOLDOWN": "1h", "BREAKER_MIN_ATTEMPTS": "4"})
+		receiver := receivertest.New(t, receivertest.Default(receivertest.Status(500)))
+		w := create(t, s.Client, receiver.URL(), map[string]any{"retrySchedule": []string{}}).Webhook
+		place := map[string]int{}
+		var failed string
+		var last time.Time
+		apptest.Eventually(t, func() (bool, string) {
+			place[emit(t, s.Client, "message.sent", `{}`)] = len(place)
+			list := backlog(t, s.Client, w.ID)
+			var held int
+			last, held = told(list, "CIRCUIT_OPEN")
+			failed = list[len(list)-1].ID
+			return held >= 60, fmt.Sprint(held, " are held")
+		})
+		require.Greater(t, time.Until(last), 30*time.Minute)
+		before := len(receiver.Requests())
+		receiver.Answer(receivertest.Status(200))
+		var out struct {
+			Redeliver struct{ UserErrors []userError }
+		}
+		s.Query(t, `mutation($id: ID!) { redeliver(deliveryId: $id) { userErrors { code message } } }`, map[string]any{"id": failed}, &out)
+		require.Empty(t, out.Redeliver.UserErrors)
+		apptest.Eventually(t, func() (bool, string) {
+			var open int
+			for _, d := range backlog(t, s.Client, w.ID) {
+				if d.CompletedAt == nil {
+					open++
+				}
+			}
+			return open == 0, fmt.Sprint(open, " have not come")
+		})
+		came := receiver.Requests()[before+1:] // after the one that a person asked for
+		require.Len(t, came, 60)
+		first := len(place) - len(came)
+		var off int
+		for n, r := range came {
+			off += max(place[r.ID()]-first-n, n+first-place[r.ID()])
+		}
+		require.Less(t, off, len(came)*len(came)/6, "places off; chance gives twice as many")
+	})
+}

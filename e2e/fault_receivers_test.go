@@ -123,25 +123,13 @@ func (l *downListener) Addr() net.Addr {
 }
 
 // The receiver is away: connections are refused, then it answers 503. When it is back, what waited comes: each
-// delivery once, spread out, and the oldest first as far as retries' jitter lets them be. In which phase of the retries
-// and of the circuit it comes back is chance, and one of them may hide the order: one clear outage of three is enough,
-// where no order at all would give one in a third of the runs.
+// delivery once, at a steady pace, the oldest first.
 func TestFault33_ReceiverDownAndBack(t *testing.T) {
 	t.Parallel()
-	apptest.Each(t, func(t *testing.T, stack apptest.Stack) {
-		const clear = 0.05
-		for range 3 {
-			if outage(t, stack) >= clear {
-				return
-			}
-		}
-		t.Error("no return brought the oldest first")
-	})
+	apptest.Each(t, receiverDownAndBack)
 }
 
-// outage is one outage and return. It tells how much older the first quarter is than the last.
-func outage(t *testing.T, stack apptest.Stack) float64 {
-	t.Helper()
+func receiverDownAndBack(t *testing.T, stack apptest.Stack) {
 	w := newWorld(t, plan{stack: stack, none: true, env: map[string]string{
 		"BREAKER_MIN_ATTEMPTS": "20", "BREAKER_WINDOW": "10s", "BREAKER_COOLDOWN": "2s",
 	}})
@@ -161,11 +149,11 @@ func outage(t *testing.T, stack apptest.Stack) float64 {
 	up.Store(true)
 	back := time.Now()
 	w.settle(either(60*time.Second, 10*time.Minute))
-	return returned(t, w, back)
+	returned(t, w, back)
 }
 
-// returned judges the return: what came when, and in which order, see outage.
-func returned(t testing.TB, w *world, back time.Time) float64 {
+// returned judges the return: what came when, and in which order.
+func returned(t testing.TB, w *world, back time.Time) {
 	t.Helper()
 	created := map[string]time.Time{}
 	for _, d := range w.books.deliveries {
@@ -199,5 +187,6 @@ func returned(t testing.TB, w *world, back time.Time) float64 {
 	t.Logf("%d came within %s of the return, at most %d in a second; mean age of the first quarter %.2f, of the last %.2f (0: the oldest)",
 		len(got), span, most, oldest, newest)
 	require.LessOrEqual(t, float64(most), 5*float64(len(got))/max(span.Seconds(), 1))
-	return newest - oldest
+	// Exactly in order it would be 0.75, and 0 by chance. Some of them run side by side, and a few have retries' times.
+	require.GreaterOrEqual(t, newest-oldest, 0.4, "the oldest first")
 }

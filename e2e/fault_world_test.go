@@ -403,25 +403,21 @@ func (w *world) pass(d time.Duration) {
 	}
 }
 
-// settle waits until every delivery has ended, reads the history and demands that the books agree.
+// settle waits until every delivery has ended, reads the history and demands that the books agree. Those to a webhook with a
+// rate limit may take as much longer as their backlog needs.
 func (w *world) settle(within time.Duration) {
 	w.t.Helper()
 	began := time.Now()
-	apptest.EventuallyWithin(w.t, within, func() (bool, string) {
-		var out struct {
-			Deliveries struct {
-				Nodes []struct{ ID, Status, StatusReason, NextAttemptAt string }
-			}
+	accepted, _, _ := w.counts(time.Time{})
+	backlog := time.Duration(0)
+	for _, s := range w.books.webhooks {
+		if s.rate == 0 {
+			w.ended(began.Add(within), map[string]any{"webhookId": s.id})
+			continue
 		}
-		a, err := w.api().Post(w.t.Context(), `{ deliveries(first: 5, filter: {statuses: [PENDING, RETRYING]}) { nodes { id status statusReason nextAttemptAt } } }`, nil)
-		if err != nil || len(a.Errors) > 0 {
-			return false, fmt.Sprint(err, string(a.Body))
-		}
-		if err := json.Unmarshal(a.Data, &out); err != nil {
-			return false, err.Error()
-		}
-		return len(out.Deliveries.Nodes) == 0, fmt.Sprintf("still open: %+v", out.Deliveries.Nodes)
-	})
+		backlog = max(backlog, time.Duration(accepted)*time.Second/time.Duration(s.rate))
+	}
+	w.ended(began.Add(within+backlog), map[string]any{})
 	took := time.Since(began).Round(10 * time.Millisecond)
 	books := w.read()
 	violations := books.violations()
@@ -435,6 +431,28 @@ func (w *world) settle(within time.Duration) {
 	if len(violations) > 20 {
 		w.t.Errorf("and %d more", len(violations)-20)
 	}
+}
+
+// ended waits until none of the deliveries that filter leaves is under way.
+func (w *world) ended(by time.Time, filter map[string]any) {
+	w.t.Helper()
+	filter["statuses"] = []string{"PENDING", "RETRYING"}
+	apptest.EventuallyWithin(w.t, time.Until(by), func() (bool, string) {
+		var out struct {
+			Deliveries struct {
+				Nodes []struct{ ID, Status, StatusReason, NextAttemptAt string }
+			}
+		}
+		a, err := w.api().Post(w.t.Context(), `query($filter: DeliveryFilter!) {
+			deliveries(first: 5, filter: $filter) { nodes { id status statusReason nextAttemptAt } } }`, map[string]any{"filter": filter})
+		if err != nil || len(a.Errors) > 0 {
+			return false, fmt.Sprint(err, string(a.Body))
+		}
+		if err := json.Unmarshal(a.Data, &out); err != nil {
+			return false, err.Error()
+		}
+		return len(out.Deliveries.Nodes) == 0, fmt.Sprintf("still open: %+v", out.Deliveries.Nodes)
+	})
 }
 
 // read completes the books by the history, page by page.

@@ -29,7 +29,7 @@ type Claim struct {
 	Succeeded       bool      // a 2xx was recorded earlier; this is a redelivery
 	CreatedAt       time.Time
 	// Waited is why the delivery waited until now: the reason of its last release, or SCHEDULED.
-	// "" where it had none. Parked says that what it waited for is a slot, see DetailShare.
+	// "" where it had none. Parked says that what it waited for is a slot or a circuit, see DetailShare.
 	Waited DeliveryStatusReason
 	Parked bool
 }
@@ -57,7 +57,7 @@ type Claims struct {
 	Later   []Later
 }
 
-// In: ids, token, lease in µs, the detail of what is parked. Claims what is open, due and free, or has this very token, so that
+// In: ids, token, lease in µs, the detail of what waits for a slot. Claims what is open, due and free, or has this very token, so that
 // a call whose answer was lost can be repeated. The webhook is read under the lock of
 // pgLockShared: one that was paused, disabled or deleted before is not claimed for. Only columns
 // without an index are written (HOT).
@@ -82,7 +82,7 @@ WHERE t.id = c.id AND (t.status IN ('PENDING', 'RETRYING') AND t.next_attempt_at
   AND (t.claim_token IS NULL OR t.claim_token = $2)
 RETURNING t.id, t.tenant, t.event_id, t.webhook_id, c.revision, t.event_type, c."timestamp", coalesce(t.body, c.data),
   t.attempt_count + 1, t.attempt_trigger, t.schedule_step, t.claimed_at, t.succeeded_at IS NOT NULL, t.created_at,
-  coalesce(t.status_reason, ''), coalesce(t.status_detail = $4, false)`
+  coalesce(t.status_reason, ''), coalesce(t.status_reason = 'CIRCUIT_OPEN' OR t.status_detail = $4, false)`
 
 // Claim takes the deliveries among ids that are open, due, free and whose webhook is active, for
 // lease, under token, which must be new. Those that are only not due yet come back as Later; the
@@ -177,7 +177,7 @@ func (s *Store) notClaimed(ctx context.Context, ids []string, token string, leas
 const liteClaimable = `
 SELECT d.id, d.tenant, d.event_id, d.webhook_id, w.revision, d.event_type, e."timestamp", coalesce(d.body, e.data),
   d.attempt_count + 1, d.attempt_trigger, d.schedule_step, d.succeeded_at IS NOT NULL, d.created_at,
-  coalesce(d.status_reason, ''), coalesce(d.status_detail = ?4, false)
+  coalesce(d.status_reason, ''), coalesce(d.status_reason = 'CIRCUIT_OPEN' OR d.status_detail = ?4, false)
 FROM deliveries d JOIN webhooks w ON w.id = d.webhook_id JOIN events e ON e.id = d.event_id
 WHERE d.id = ?1 AND d.status IN ('PENDING', 'RETRYING') AND d.next_attempt_at <= ?2
   AND (d.claim_token IS NULL OR d.claim_token = ?3)

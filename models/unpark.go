@@ -9,7 +9,7 @@ import (
 
 // DetailShare is the detail of a delivery that waits for a slot of its webhook, with RATE_LIMITED as its
 // reason. Such a delivery is parked: its next attempt is due about when a slot will be free, and may be
-// made earlier, see Unpark.
+// made earlier, see Unpark. So is one that waits for its webhook's circuit to close, with CIRCUIT_OPEN.
 const DetailShare = "Waits for its turn: the webhook has as many attempts under way as it may have."
 
 // parkedWithin is how many of the oldest open deliveries of a webhook are looked through for parked ones:
@@ -30,7 +30,7 @@ SELECT id FROM (` + parkedPending + `) p UNION ALL SELECT id FROM (` + parkedRet
     (SELECT id FROM deliveries WHERE webhook_id = @webhook AND status = 'RETRYING' ORDER BY id LIMIT 1 OFFSET @within), '~')
   ORDER BY id LIMIT @limit`
 	// coalesce keeps Postgres from walking the index over everybody's times instead.
-	isParked = `claim_token IS NULL AND status_reason = 'RATE_LIMITED' AND status_detail = @detail
+	isParked = `claim_token IS NULL AND (status_reason = 'CIRCUIT_OPEN' OR status_reason = 'RATE_LIMITED' AND status_detail = @detail)
     AND coalesce(next_attempt_at, @now) > @now`
 
 	// In: as above, and ids. Out: those of them that are still parked and that nobody is changing.

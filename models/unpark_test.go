@@ -24,7 +24,7 @@ func TestUnpark(t *testing.T) {
 		}
 		last := release(w, time.Hour, models.ReasonRateLimited, models.DetailShare)
 		release(w, time.Hour, models.ReasonRateLimited, "Ten a second.")
-		release(w, time.Hour, models.ReasonCircuitOpen, "Too many failed.")
+		held := release(w, time.Hour, models.ReasonCircuitOpen, "Too many failed.")
 		release(other, time.Hour, models.ReasonRateLimited, models.DetailShare)
 		second := release(w, time.Minute, models.ReasonRateLimited, models.DetailShare)
 		third := release(w, time.Second, models.ReasonRateLimited, models.DetailShare)
@@ -50,11 +50,14 @@ func TestUnpark(t *testing.T) {
 			}
 			return ids
 		}
-		assert.Equal(t, []string{last, second}, ids(2), "the oldest first, whenever they were to come")
-		assert.Equal(t, []string{third, retrying}, ids(2))
-		assert.Empty(t, ids(2), "what is due is not parked any more")
+		assert.Equal(t, []string{last, held, second}, ids(3), "the oldest first, whenever they were to come")
+		assert.Equal(t, []string{third, retrying}, ids(3))
+		assert.Empty(t, ids(3), "what is due is not parked any more")
 		claim := claimOne(t, store, last, "c")
 		assert.True(t, claim.Parked)
 		assert.Equal(t, models.ReasonRateLimited, claim.Waited)
+		claim = claimOne(t, store, held, "d")
+		assert.True(t, claim.Parked)
+		assert.Equal(t, models.ReasonCircuitOpen, claim.Waited)
 	})
 }

@@ -261,25 +261,41 @@ func (w *Worker) dropSlot(t *slot) {
 // giveSlot returns a slot after an attempt that took d, and fetches what is parked where more slots are free.
 // Its caller has a place in the room.
 func (w *Worker) giveSlot(t *slot, d time.Duration) {
-	fetch := w.share.give(t, d)
-	if fetch == 0 {
-		return
+	if fetch := w.share.give(t, d, w.circuits.open(t.webhookID)); fetch > 0 {
+		w.duties.Go(func() { w.fetchParked(t.webhookID, fetch) })
 	}
-	w.duties.Go(func() {
-		ctx, cancel := context.WithTimeout(w.attempts, fetchWithin)
-		defer cancel()
-		due, err := w.opt.Store.Unpark(ctx, t.webhookID, fetch)
-		if err != nil {
-			// They come by themselves at their time.
-			w.opt.Logger.DebugContext(ctx, "deliveries that wait for a slot not fetched", "webhook", t.webhookID, "error", err)
+}
+
+// reopen fetches what open circuits held back, oldest first, as soon as they close, until the worker stops.
+// Without it, what came first would often come last: what is held back asks in turn for as long as it lasts.
+func (w *Worker) reopen() {
+	for {
+		select {
+		case <-w.stopping:
+			return
+		case id := <-w.circuits.closed:
+			if fetch := w.share.reopened(id); fetch > 0 {
+				w.fetchParked(id, fetch)
+			}
 		}
-		items := make([]queue.Item, len(due))
-		for n, one := range due {
-			items[n] = queue.Item{DeliveryID: one.DeliveryID, Attempt: one.AttemptCount, At: one.NextAttemptAt}
-		}
-		w.opt.Queue.EnqueueAsync(items)
-		w.share.fetched(t.webhookID, err == nil && len(due) < fetch)
-	})
+	}
+}
+
+// fetchParked makes as many parked deliveries of a webhook due.
+func (w *Worker) fetchParked(webhookID string, fetch int) {
+	ctx, cancel := context.WithTimeout(w.attempts, fetchWithin)
+	defer cancel()
+	due, err := w.opt.Store.Unpark(ctx, webhookID, fetch)
+	if err != nil {
+		// They come by themselves at their time.
+		w.opt.Logger.DebugContext(ctx, "deliveries that wait for a slot not fetched", "webhook", webhookID, "error", err)
+	}
+	items := make([]queue.Item, len(due))
+	for n, one := range due {
+		items[n] = queue.Item{DeliveryID: one.DeliveryID, Attempt: one.AttemptCount, At: one.NextAttemptAt}
+	}
+	w.opt.Queue.EnqueueAsync(items)
+	w.share.fetched(webhookID, err == nil && len(due) < fetch)
 }
 
 // waitedForRate says that a delivery has been told when to come back by its webhook's rate limit.

@@ -46,7 +46,8 @@ type circuits struct {
 	reports *batch.Committer[circuitReport, struct{}]
 	asks    *batch.Committer[circuitAsk, circuitAnswer]
 
-	poked chan struct{} // a circuit changed, look now
+	poked  chan struct{} // a circuit changed, look now
+	closed chan string   // webhooks whose circuit has closed, as far as is known here
 
 	mu    sync.Mutex
 	views map[string]*circuitView
@@ -60,8 +61,11 @@ const (
 	// probeGap keeps the second delivery that was held back until a fast probe is over.
 	probeGap = time.Second
 	// heldReturn is the distance between those that come back after: what a circuit that stays open
-	// costs is bounded by it, and a receiver that is back is not met by all of them at once.
-	heldReturn = 10 * time.Millisecond
+	// costs is bounded by it. They are fetched earlier when it closes.
+	heldReturn = 100 * time.Millisecond
+	// maxClosed is how many circuits that have closed may wait for somebody to fetch what they held. What is
+	// held by more than that comes at its time.
+	maxClosed = 1024
 	// probeGrace is what a probe may take beyond its attempt's timeout.
 	probeGrace = 5 * time.Second
 	// circuitMemory is how long after its cooldown an open circuit without any delivery is kept.
@@ -126,7 +130,7 @@ type circuitReport struct {
 }
 
 func newCircuits(opt BreakerOptions, client redis.UniversalClient, log *slog.Logger) *circuits {
-	c := &circuits{opt: opt, redis: client, log: log, base: time.Now(), poked: make(chan struct{}, 1), views: map[string]*circuitView{}}
+	c := &circuits{opt: opt, redis: client, log: log, base: time.Now(), poked: make(chan struct{}, 1), closed: make(chan string, maxClosed), views: map[string]*circuitView{}}
 	c.reports = batch.New(batch.Options[circuitReport, struct{}]{Flush: c.report})
 	c.asks = batch.New(batch.Options[circuitAsk, circuitAnswer]{Flush: c.answer})
 	return c
@@ -137,7 +141,7 @@ func newCircuits(opt BreakerOptions, client redis.UniversalClient, log *slog.Log
 func (c *circuits) pass(ctx context.Context, webhookID string, person bool, timeout time.Duration, created time.Time) (leave *pass, wait time.Duration) {
 	c.mu.Lock()
 	v := c.view(webhookID)
-	open, leave := v.open || v.alone.open(), &pass{webhookID: webhookID, generation: v.generation}
+	open, leave := v.isOpen(), &pass{webhookID: webhookID, generation: v.generation}
 	c.mu.Unlock()
 	if !open {
 		return leave, 0
@@ -174,8 +178,23 @@ func (c *circuits) open(webhookID string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	v := c.views[webhookID]
-	return v != nil && (v.open || v.alone.open())
+	return v != nil && v.isOpen()
 }
+
+// change does something to a view and tells where it closed the circuit. The lock is held.
+func (c *circuits) change(webhookID string, v *circuitView, do func()) {
+	was := v.isOpen()
+	do()
+	if !was || v.isOpen() {
+		return
+	}
+	select {
+	case c.closed <- webhookID:
+	default:
+	}
+}
+
+func (v *circuitView) isOpen() bool { return v.open || v.alone.open() }
 
 // settle says what came of an attempt. It does not wait for Redis.
 func (c *circuits) settle(p *pass, told verdict) {
@@ -186,7 +205,7 @@ func (c *circuits) settle(p *pass, told verdict) {
 	send := p.token != ""
 	switch {
 	case p.alone:
-		v.alone.settle(now, told, c.opt.Cooldown)
+		c.change(p.webhookID, v, func() { v.alone.settle(now, told, c.opt.Cooldown) })
 		if !v.alone.open() {
 			v.unsent = nil
 		}
@@ -195,7 +214,7 @@ func (c *circuits) settle(p *pass, told verdict) {
 		report.token = "person"
 		send = told == tellsWell
 		if send {
-			v.alone = lonely{}
+			c.change(p.webhookID, v, func() { v.alone = lonely{} })
 		}
 	case p.token == "" && told != tellsNothing && p.generation == v.generation && !v.open:
 		v.count(c.bucket(now), told)

@@ -249,8 +249,49 @@ func TestBreaker_TheHeldComeBackApart(t *testing.T) {
 		}
 		assert.Equal(t, 1, perSecond[testBreaker.Cooldown-time.Second]+perSecond[testBreaker.Cooldown])
 		for second, n := range perSecond {
-			assert.LessOrEqual(t, n, 101, "second %s", second)
+			assert.LessOrEqual(t, n, 11, "second %s", second)
 		}
+	})
+}
+
+// Every worker hears once that a circuit has closed, whoever closed it, and of no other change.
+func TestBreaker_TellsWhenItCloses(t *testing.T) {
+	t.Parallel()
+	closed := func(f *fleet) (all []int) {
+		for _, w := range f.workers {
+			n := 0
+			for len(w.closed) > 0 {
+				require.Equal(t, "w", <-w.closed)
+				n++
+			}
+			all = append(all, n)
+		}
+		return all
+	}
+	inFleet(t, 2, testBreaker, func(t *testing.T, f *fleet, server *miniredis.Miniredis) {
+		f.attempts(0, 30, tellsWell)
+		f.attempts(1, 30, tellsBroken)
+		f.told()
+		time.Sleep(testBreaker.Cooldown)
+		f.attempts(0, 1, tellsBroken)
+		f.told()
+		assert.Equal(t, []int{0, 0}, closed(f), "it was opened twice")
+		time.Sleep(testBreaker.Cooldown)
+		f.attempts(0, 1, tellsWell)
+		f.told()
+		assert.Equal(t, []int{1, 1}, closed(f))
+
+		f.attempts(0, 30, tellsBroken)
+		f.told()
+		server.FlushAll()
+		f.told()
+		assert.Equal(t, []int{1, 1}, closed(f), "nobody knows of it any more")
+
+		server.SetError("LOADING Redis is loading the dataset in memory")
+		f.attempts(0, 20, tellsBroken)
+		time.Sleep(testBreaker.Cooldown)
+		f.attempts(0, 1, tellsWell)
+		assert.Equal(t, []int{1, 0}, closed(f), "each for itself")
 	})
 }
 

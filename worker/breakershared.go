@@ -181,8 +181,10 @@ func (c *circuits) report(ctx context.Context, reports []circuitReport) ([]batch
 			v.alone.look(now, v.unsent, c.opt)
 		default:
 			v.subtract(s.counts)
-			v.alone = lonely{}
-			v.set(state != 0, time.Now())
+			c.change(s.webhookID, v, func() {
+				v.alone = lonely{}
+				v.set(state != 0, time.Now())
+			})
 		}
 		c.mu.Unlock()
 		if err == nil && state == 2 {
@@ -287,7 +289,7 @@ func (c *circuits) answer(ctx context.Context, asks []circuitAsk) ([]batch.Resul
 			c.mu.Lock()
 			v := c.view(id)
 			if !v.changed.After(asked) {
-				v.set(waits[0] == 0, time.Now())
+				c.change(id, v, func() { v.set(waits[0] == 0, time.Now()) })
 			}
 			if v.open && waits[0] == 0 {
 				v.plan(asked, waits[1:])
@@ -380,9 +382,9 @@ func (c *circuits) poll() {
 	}
 	for id, v := range c.views {
 		if !v.changed.After(asked) {
-			v.set(open[id], time.Now())
+			c.change(id, v, func() { v.set(open[id], time.Now()) })
 		}
-		if !v.open && !v.alone.open() && asked.Sub(v.touched) > 2*c.opt.Window {
+		if !v.isOpen() && asked.Sub(v.touched) > 2*c.opt.Window {
 			delete(c.views, id)
 		}
 	}

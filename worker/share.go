@@ -14,7 +14,7 @@ import (
 // gets a burst is kept busy. Where it does not, they are parked in the database, each behind the one
 // before, about as fast as the receiver takes them: a backlog is claimed once or twice on its way, not
 // over and over. When slots stay free though some are parked, because the receiver has become faster,
-// those are fetched.
+// those are fetched. What waited for an open circuit is parked, too, and fetched in the same way when it closes.
 type share struct {
 	limit int // attempts at once per webhook
 	now   func() time.Time
@@ -85,11 +85,7 @@ func newShare(limit int, now func() time.Time) *share {
 func (s *share) take(webhookID string, parked, person bool) *slot {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	h := s.held[webhookID]
-	if h == nil {
-		h = &holding{running: list.New(), line: list.New()}
-		s.held[webhookID] = h
-	}
+	h := s.of(webhookID)
 	h.parked = h.parked || parked
 	now := s.now()
 	t := &slot{webhookID: webhookID, ready: make(chan struct{})}
@@ -223,8 +219,8 @@ func (s *share) nextWave(h *holding, now time.Time) wave {
 
 // give returns a slot after an attempt that took d; 0 where none was made. The first in line gets it.
 // fetch is how many parked ones there is room for now: who is told of any fetches them, and calls
-// fetched.
-func (s *share) give(t *slot, d time.Duration) (fetch int) {
+// fetched. None are wanted while the webhook's circuit is open: they would only be held back again.
+func (s *share) give(t *slot, d time.Duration, open bool) (fetch int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	h := s.held[t.webhookID]
@@ -242,17 +238,46 @@ func (s *share) give(t *slot, d time.Duration) (fetch int) {
 		next, _ := h.line.Remove(h.line.Front()).(*slot)
 		h.grant(next, now)
 	}
+	if !open {
+		fetch = s.fetch(h, now)
+	}
+	if fetch == 0 {
+		s.forget(t.webhookID, h, now)
+	}
+	return fetch
+}
+
+// reopened is give for a webhook whose circuit has closed: what it held back is parked.
+func (s *share) reopened(webhookID string) (fetch int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h := s.of(webhookID)
+	h.parked = true
+	return s.fetch(h, s.now())
+}
+
+// fetch is how many parked ones to fetch now. The lock is held.
+func (s *share) fetch(h *holding, now time.Time) int {
 	free := s.limit - h.running.Len()
 	// Those that were fetched last may be on their way still, unless nothing runs: then nobody may be left
 	// whose end would be the occasion.
 	again := now.Sub(h.fetched) >= fetchAgain || h.running.Len() == 0
-	if h.parked && !h.fetching && h.line.Len() == 0 && free >= s.manyFree() && again {
-		h.fetching = true
-		turn := max(h.average/time.Duration(s.limit), fetchAhead/maxFetch)
-		return min(free+int(fetchAhead/turn), maxFetch)
+	if !h.parked || h.fetching || h.line.Len() > 0 || free < s.manyFree() || !again {
+		return 0
 	}
-	s.forget(t.webhookID, h, now)
-	return 0
+	h.fetching = true
+	turn := max(h.average/time.Duration(s.limit), fetchAhead/maxFetch)
+	return min(free+int(fetchAhead/turn), maxFetch)
+}
+
+// of is what the webhook holds. The lock is held.
+func (s *share) of(webhookID string) *holding {
+	h := s.held[webhookID]
+	if h == nil {
+		h = &holding{running: list.New(), line: list.New()}
+		s.held[webhookID] = h
+	}
+	return h
 }
 
 // fetched says that parked deliveries were fetched. all: there are no more.

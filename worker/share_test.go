@@ -28,7 +28,7 @@ func TestShare_HoldsNoMoreThanItsPart(t *testing.T) {
 	assert.True(t, isHeld(second))
 	assert.False(t, isHeld(third))
 	assert.True(t, isHeld(s.take("b", false, false)), "another webhook has its own")
-	s.give(first, time.Millisecond)
+	s.give(first, time.Millisecond, false)
 	assert.True(t, isHeld(third), "the first in line follows")
 	assert.False(t, s.leave(third), "who has the slot cannot leave the line")
 }
@@ -40,7 +40,7 @@ func TestShare_WhoLeavesTheLineComesBackLater(t *testing.T) {
 	waiting, next := s.take("a", false, false), s.take("a", false, false)
 	assert.True(t, s.leave(waiting))
 	assert.GreaterOrEqual(t, waiting.after, shortestWait)
-	s.give(held, time.Millisecond)
+	s.give(held, time.Millisecond, false)
 	assert.False(t, isHeld(waiting))
 	assert.True(t, isHeld(next))
 }
@@ -82,7 +82,7 @@ func TestShare_NobodyWaitsForALineThatIsGone(t *testing.T) {
 func TestShare_AQuietWebhookIsForgotten(t *testing.T) {
 	t.Parallel()
 	s := newShare(1, time.Now)
-	s.give(s.take("a", false, false), time.Millisecond)
+	s.give(s.take("a", false, false), time.Millisecond, false)
 	assert.Empty(t, s.held)
 }
 
@@ -158,7 +158,7 @@ func TestShare_ABacklogIsNotClaimedOverAndOver(t *testing.T) {
 								if !s.leave(slot) {
 									takes := test.takes(time.Since(began))
 									time.Sleep(takes)
-									ended <- s.give(slot, takes)
+									ended <- s.give(slot, takes, false)
 									return
 								}
 							}
@@ -200,16 +200,34 @@ func TestShare_ABacklogIsNotClaimedOverAndOver(t *testing.T) {
 func TestShare_ParkedOnesAreFetched(t *testing.T) {
 	t.Parallel()
 	s := newShare(2, time.Now)
-	assert.Zero(t, s.give(s.take("a", false, false), time.Millisecond), "nothing is known to be parked")
-	assert.Positive(t, s.give(s.take("a", true, false), time.Millisecond))
-	assert.Zero(t, s.give(s.take("a", false, false), time.Millisecond), "one fetches already")
+	assert.Zero(t, s.give(s.take("a", false, false), time.Millisecond, false), "nothing is known to be parked")
+	assert.Positive(t, s.give(s.take("a", true, false), time.Millisecond, false))
+	assert.Zero(t, s.give(s.take("a", false, false), time.Millisecond, false), "one fetches already")
 	s.fetched("a", false)
 	first, second := s.take("a", true, false), s.take("a", true, false)
-	assert.Zero(t, s.give(first, time.Millisecond), "those that were fetched are on their way")
-	assert.Positive(t, s.give(second, time.Millisecond), "nobody is left who would fetch more")
+	assert.Zero(t, s.give(first, time.Millisecond, false), "those that were fetched are on their way")
+	assert.Positive(t, s.give(second, time.Millisecond, false), "nobody is left who would fetch more")
 	s.fetched("a", true)
-	assert.Zero(t, s.give(s.take("a", false, false), time.Millisecond), "there are no more")
+	assert.Zero(t, s.give(s.take("a", false, false), time.Millisecond, false), "there are no more")
 	assert.Empty(t, s.held)
+}
+
+// What an open circuit held back is fetched when it closes, and not before.
+func TestShare_ACircuitThatCloses(t *testing.T) {
+	t.Parallel()
+	s := newShare(2, time.Now)
+	assert.Zero(t, s.give(s.take("a", true, false), time.Millisecond, true), "it is open")
+	assert.Positive(t, s.reopened("a"))
+	assert.Zero(t, s.reopened("a"), "one fetches already")
+	s.fetched("a", true)
+	assert.Empty(t, s.held)
+	assert.Positive(t, s.reopened("b"), "nothing of it was ever here")
+	s.fetched("b", false)
+	assert.Positive(t, s.give(s.take("b", true, false), time.Millisecond, false), "there may be more")
+	s.fetched("b", true)
+	busy := []*slot{s.take("b", false, false), s.take("b", false, false)}
+	assert.Zero(t, s.reopened("b"), "no slot is free")
+	assert.Positive(t, s.give(busy[0], time.Millisecond, false), "now one is")
 }
 
 // A delivery that would be sent back need not be claimed for that.
@@ -233,7 +251,7 @@ func TestShare_ALineThatLosesPatienceKeepsItsOrder(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newShare(2, time.Now)
-		s.give(s.take("a", false, false), 10*time.Millisecond)
+		s.give(s.take("a", false, false), 10*time.Millisecond, false)
 		for range 2 {
 			s.take("a", false, false)
 		}
@@ -275,10 +293,10 @@ func TestShare_ParkedOnesAreFirst(t *testing.T) {
 	assert.GreaterOrEqual(t, after, shortestWait, "though a slot is free")
 	person := s.take("a", false, true)
 	assert.True(t, isHeld(person))
-	s.give(person, 0)
+	s.give(person, 0, false)
 	parked := s.take("a", true, false)
 	assert.True(t, isHeld(parked))
-	s.give(parked, 0)
+	s.give(parked, 0, false)
 	s.fetched("a", true)
 	assert.True(t, isHeld(s.take("a", false, false)), "there are no more")
 }
@@ -288,7 +306,7 @@ func TestShare_BehindParkedOnesIsNotForLong(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newShare(16, time.Now)
-		s.give(s.take("a", true, false), 10*time.Second)
+		s.give(s.take("a", true, false), 10*time.Second, false)
 		s.fetched("a", false)
 		for range 15 {
 			s.take("a", true, false)

@@ -152,6 +152,7 @@ func (w *Worker) Start() {
 	w.duties.Go(w.extend)
 	w.duties.Go(func() { w.circuits.watch(w.stopping) })
 	w.duties.Go(func() { w.circuits.listen(w.stopping) })
+	w.duties.Go(w.reopen)
 }
 
 // Stop ends the worker after its tasks were stopped: attempts that still run are cut off and
