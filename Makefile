@@ -81,7 +81,7 @@ bench: $(TESTENV) ## load scenarios and their ratios to the naive baseline; FLAG
 .PHONY: faults
 faults: TIMEOUT = 4h
 faults: PKG = ./e2e/... ./models/...
-faults: RUN = Fault
+faults: RUN = Fault|NothingAcceptedIsLost
 faults: MODE := -count=1
 faults: export FAULTS = full
 faults: test ## every fault in its full length, not in the short form of `make test`

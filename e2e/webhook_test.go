@@ -296,7 +296,7 @@ func TestW6_PausedHoldsAndResumedSendsOldestFirst(t *testing.T) {
 	})
 }
 
-// W7: 60 times, a mutation against a stream of deliveries; nothing starts after its answer.
+// W7: 48 times, a mutation against a stream of deliveries; nothing starts after its answer.
 func TestW7_NothingStartsAfterAPauseADeletionOrANewURLHasAnswered(t *testing.T) {
 	t.Parallel()
 	apptest.Each(t, func(t *testing.T, stack apptest.Stack) {
