@@ -56,6 +56,7 @@ type world struct {
 	books     books
 	receivers map[string]*receivertest.Receiver // by the webhook's name
 	callLimit time.Duration
+	pace      int // new keys a second of the load that was begun last
 }
 
 // plan says what a world is made of.
@@ -276,6 +277,9 @@ func (w *world) emit(perSecond int) *load {
 	ctx, stop := context.WithCancel(w.t.Context())
 	calls, cut := context.WithCancel(w.t.Context())
 	l := &load{stop: stop, cut: cut, done: make(chan struct{})}
+	w.mu.Lock()
+	w.pace = perSecond
+	w.mu.Unlock()
 	keys := make(chan int)
 	go func() {
 		defer close(keys)
@@ -383,11 +387,14 @@ func (w *world) counts(since time.Time) (accepted int, failed map[string]int, sl
 	return accepted, failed, slowest
 }
 
-// until waits until so many calls more were accepted.
+// accept waits until so many calls more were accepted: a minute longer than twice what the load takes to make them.
 func (w *world) accept(more int) {
 	w.t.Helper()
 	since := time.Now()
-	apptest.EventuallyWithin(w.t, 60*time.Second, func() (bool, string) {
+	w.mu.Lock()
+	within := time.Minute + 2*time.Duration(more)*time.Second/time.Duration(max(w.pace, 1))
+	w.mu.Unlock()
+	apptest.EventuallyWithin(w.t, within, func() (bool, string) {
 		accepted, failed, _ := w.counts(since)
 		return accepted >= more, fmt.Sprintf("%d accepted, failed: %v", accepted, failed)
 	})
