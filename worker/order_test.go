@@ -37,13 +37,12 @@ func TestW6_OldestFirst(t *testing.T) {
 			place[d.EventID] = n
 		}
 		requests := receiver.Wait(t, held)
-		order := make([]int, held)
+		order, off := make([]int, held), 0
 		for n, r := range requests {
 			order[n] = place[r.ID()]
+			off += max(order[n]-n, n-order[n])
 		}
-		for n, p := range order {
-			require.InDelta(t, p, n, rate-1, "the order of arrival: %v", order)
-		}
+		require.LessOrEqual(t, off, held*held/9, "places off, of which chance gives three times as many; the order of arrival: %v", order)
 	})
 }
 
