@@ -26,7 +26,7 @@ const (
 
 const (
 	detailRate    = "Waits for its turn: the webhook's rate limit is reached."
-	detailCircuit = "The circuit breaker is open: too many of the latest attempts failed. It tries again by itself."
+	detailCircuit = "The circuit breaker is open: too many of the latest attempts failed. It probes by itself; when it closes, this comes at once."
 )
 
 // claim is a claimed delivery. at is when the claim was asked for, by this process's own clock,
