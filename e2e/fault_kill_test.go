@@ -375,6 +375,17 @@ func (g *gate) count(from string) (n int) {
 	return n
 }
 
+// text is what one value is, "" for none.
+func (g *gate) text(query string) string {
+	g.t.Helper()
+	var s *string
+	require.NoError(g.t, g.admin.QueryRow(g.t.Context(), query).Scan(&s))
+	if s == nil {
+		return ""
+	}
+	return *s
+}
+
 // shut returns when somebody waits at it, and says who: the backends.
 func (g *gate) shut() (waiting []int32) {
 	g.t.Helper()

@@ -151,9 +151,11 @@ func TestFault08_WorkerStoppedAndContinued(t *testing.T) {
 			return len(w.logged("healthy")) > before+20, "the other one does not go on"
 		})
 		apptest.EventuallyWithin(t, time.Minute, func() (bool, string) {
-			return gate.count(`attempts WHERE outcome = 'ABANDONED'`) > lost &&
-				gate.count(`deliveries WHERE last_outcome = 'ABANDONED' AND status = 'RETRYING'
-					AND webhook_id NOT IN (SELECT id FROM webhooks WHERE rate_limit_per_second IS NOT NULL)`) == 0, "what was theirs is not made again"
+			left := gate.text(`SELECT string_agg(concat_ws(' ', id, next_attempt_at - clock_timestamp(), status_reason, claimed_until), ', ')
+				FROM deliveries WHERE last_outcome = 'ABANDONED' AND status = 'RETRYING'
+				AND webhook_id NOT IN (SELECT id FROM webhooks WHERE rate_limit_per_second IS NOT NULL)`)
+			abandoned := gate.count(`attempts WHERE outcome = 'ABANDONED'`) - lost
+			return abandoned > 0 && left == "", fmt.Sprintf("of what was theirs, %d attempts are abandoned, and not made again: %s", abandoned, left)
 		})
 		for _, p := range w.workers {
 			p.signal(syscall.SIGCONT)

@@ -268,15 +268,28 @@ func (w *Worker) giveSlot(t *slot, d time.Duration) {
 
 // reopen fetches what open circuits held back, oldest first, as soon as they close, until the worker stops.
 // Without it, what came first would often come last: what is held back asks in turn for as long as it lasts.
+// It looks once more for those that were told to wait just before, and are written down only now.
 func (w *Worker) reopen() {
+	late := make(chan string, maxClosed)
 	for {
+		var id string
 		select {
 		case <-w.stopping:
 			return
-		case id := <-w.circuits.closed:
-			if fetch := w.share.reopened(id); fetch > 0 {
-				w.fetchParked(id, fetch)
+		case id = <-w.circuits.closed:
+			time.AfterFunc(heldLate, func() {
+				select {
+				case late <- id:
+				default: // they come at their time
+				}
+			})
+		case id = <-late:
+			if w.circuits.open(id) {
+				continue
 			}
+		}
+		if fetch := w.share.reopened(id); fetch > 0 {
+			w.fetchParked(id, fetch)
 		}
 	}
 }

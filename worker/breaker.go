@@ -63,6 +63,8 @@ const (
 	// heldReturn is the distance between those that come back after: what a circuit that stays open
 	// costs is bounded by it. They are fetched earlier when it closes.
 	heldReturn = 100 * time.Millisecond
+	// heldLate is how long one that is told to wait takes to be written down, at most, as a rule.
+	heldLate = time.Second
 	// maxClosed is how many circuits that have closed may wait for somebody to fetch what they held. What is
 	// held by more than that comes at its time.
 	maxClosed = 1024
