@@ -167,7 +167,7 @@ func TestD8_WhatACircuitHeldComesWhenItCloses(t *testing.T) {
 			var held int
 			last, held = told(list, "CIRCUIT_OPEN")
 			failed = list[len(list)-1].ID
-			return held >= 60, fmt.Sprint(held, " are held")
+			return held >= 30, fmt.Sprint(held, " are held")
 		})
 		require.Greater(t, time.Until(last), 30*time.Minute)
 		before := len(receiver.Requests())
@@ -187,12 +187,12 @@ func TestD8_WhatACircuitHeldComesWhenItCloses(t *testing.T) {
 			return open == 0, fmt.Sprint(open, " have not come")
 		})
 		came := receiver.Requests()[before+1:] // after the one that a person asked for
-		require.Len(t, came, 60)
+		require.Len(t, came, 30)               // as many as one task takes: two may overtake each other
 		first := len(place) - len(came)
 		var off int
 		for n, r := range came {
 			off += max(place[r.ID()]-first-n, n+first-place[r.ID()])
 		}
-		require.Less(t, off, len(came)*len(came)/6, "places off; chance gives twice as many")
+		require.Less(t, off, len(came)*len(came)/5, "places off, of which chance gives a third of the square")
 	})
 }
