@@ -62,15 +62,16 @@ func TestFault01_APIKilledMidEmit(t *testing.T) {
 			w.restartAPI(0)
 			require.Less(t, time.Since(began), 3*time.Second+slack, "serving again")
 			for caller := range told {
-				require.True(t, w.call(t.Context(), w.api(), key(caller), round), "repeated under its key")
+				accepted := w.call(t.Context(), w.api(), key(caller), round)
 				w.mu.Lock()
-				duplicate := w.books.calls[len(w.books.calls)-1].duplicate
+				last := w.books.calls[len(w.books.calls)-1]
 				w.mu.Unlock()
+				require.True(t, accepted, "repeated under its key: %+v", last)
 				switch {
 				case told[caller]:
 					answered++
-					require.True(t, duplicate, "what was answered is there")
-				case duplicate:
+					require.True(t, last.duplicate, "what was answered is there")
+				case last.duplicate:
 					landed++
 				default:
 					undone++

@@ -22,13 +22,15 @@ const (
 	parkedOf = `
 SELECT id FROM (` + parkedPending + `) p UNION ALL SELECT id FROM (` + parkedRetrying + `) r`
 	parkedPending = `
-  SELECT id FROM deliveries WHERE webhook_id = @webhook AND status = 'PENDING' AND ` + isParked + ` AND id <= coalesce(
-    (SELECT id FROM deliveries WHERE webhook_id = @webhook AND status = 'PENDING' ORDER BY id LIMIT 1 OFFSET @within), '~')
+  SELECT id FROM deliveries WHERE webhook_id = @webhook AND status = 'PENDING' AND ` + isOpen + ` AND ` + isParked + ` AND id <= coalesce(
+    (SELECT id FROM deliveries WHERE webhook_id = @webhook AND status = 'PENDING' AND ` + isOpen + ` ORDER BY id LIMIT 1 OFFSET @within), '~')
   ORDER BY id LIMIT @limit`
 	parkedRetrying = `
-  SELECT id FROM deliveries WHERE webhook_id = @webhook AND status = 'RETRYING' AND ` + isParked + ` AND id <= coalesce(
-    (SELECT id FROM deliveries WHERE webhook_id = @webhook AND status = 'RETRYING' ORDER BY id LIMIT 1 OFFSET @within), '~')
+  SELECT id FROM deliveries WHERE webhook_id = @webhook AND status = 'RETRYING' AND ` + isOpen + ` AND ` + isParked + ` AND id <= coalesce(
+    (SELECT id FROM deliveries WHERE webhook_id = @webhook AND status = 'RETRYING' AND ` + isOpen + ` ORDER BY id LIMIT 1 OFFSET @within), '~')
   ORDER BY id LIMIT @limit`
+	// isOpen is the condition of the index: SQLite does not see that it follows.
+	isOpen = `status <> 'SUCCEEDED'`
 	// coalesce keeps Postgres from walking the index over everybody's times instead.
 	isParked = `claim_token IS NULL AND (status_reason = 'CIRCUIT_OPEN' OR status_reason = 'RATE_LIMITED' AND status_detail = @detail)
     AND coalesce(next_attempt_at, @now) > @now`

@@ -270,28 +270,32 @@ func (w *Worker) giveSlot(t *slot, d time.Duration) {
 // Without it, what came first would often come last: what is held back asks in turn for as long as it lasts.
 // It looks once more for those that were told to wait just before, and are written down only now.
 func (w *Worker) reopen() {
-	late := make(chan string, maxClosed)
 	for {
 		var id string
 		select {
 		case <-w.stopping:
 			return
 		case id = <-w.circuits.closed:
-			time.AfterFunc(heldLate, func() {
-				select {
-				case late <- id:
-				default: // they come at their time
-				}
-			})
-		case id = <-late:
+			w.fetchLater(id)
+		case id = <-w.later:
 			if w.circuits.open(id) {
 				continue
 			}
 		}
 		if fetch := w.share.reopened(id); fetch > 0 {
-			w.fetchParked(id, fetch)
+			w.duties.Go(func() { w.fetchParked(id, fetch) })
 		}
 	}
+}
+
+// fetchLater has parked deliveries of a webhook looked for in a while.
+func (w *Worker) fetchLater(webhookID string) {
+	time.AfterFunc(heldLate, func() {
+		select {
+		case w.later <- webhookID:
+		default: // they come at their time
+		}
+	})
 }
 
 // fetchParked makes as many parked deliveries of a webhook due.
@@ -300,8 +304,8 @@ func (w *Worker) fetchParked(webhookID string, fetch int) {
 	defer cancel()
 	due, err := w.opt.Store.Unpark(ctx, webhookID, fetch)
 	if err != nil {
-		// They come by themselves at their time.
-		w.opt.Logger.DebugContext(ctx, "deliveries that wait for a slot not fetched", "webhook", webhookID, "error", err)
+		w.opt.Logger.DebugContext(ctx, "deliveries that wait for a slot not fetched, trying again", "webhook", webhookID, "error", err)
+		w.fetchLater(webhookID)
 	}
 	items := make([]queue.Item, len(due))
 	for n, one := range due {

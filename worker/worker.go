@@ -100,6 +100,7 @@ type Worker struct {
 	recorder  *batch.Committer[models.AttemptRecord, models.Recorded]
 	releaser  *batch.Committer[models.Release, models.Recorded]
 	running   *inFlight
+	later     chan string // webhooks of which parked deliveries are to be looked for
 	metrics   *metrics
 
 	// attempts is the life of the attempts themselves: it outlasts the tasks that began them and
@@ -131,6 +132,7 @@ func New(opt Options) (*Worker, error) {
 		circuits: newCircuits(opt.Breaker, opt.Redis, opt.Logger),
 		health:   newHealth(opt),
 		running:  newInFlight(),
+		later:    make(chan string, maxClosed),
 		metrics:  m,
 		stopping: make(chan struct{}),
 	}
