@@ -48,10 +48,18 @@ func (l *Statements) Take() []string {
 	return sent
 }
 
-// Explain gives Postgres's plan of a statement, with sorts and whole scans discouraged: what is
+// Explain gives the plan of a statement, on Postgres with sorts and whole scans discouraged: what is
 // left of them has no index that could do it.
 func (s *Store) Explain(ctx context.Context, statement string) (string, error) {
 	var plan []string
+	if s.dialect == DialectSQLite {
+		var steps []struct{ Detail string }
+		err := s.reads.WithContext(ctx).Raw("EXPLAIN QUERY PLAN " + statement).Scan(&steps).Error
+		for _, step := range steps {
+			plan = append(plan, step.Detail)
+		}
+		return strings.Join(plan, "\n"), err
+	}
 	err := s.transaction(ctx, func(tx *gorm.DB) error {
 		for _, setting := range []string{"enable_seqscan", "enable_sort", "enable_bitmapscan"} {
 			if err := tx.Exec("SET LOCAL " + setting + " = off").Error; err != nil {
@@ -60,13 +68,7 @@ func (s *Store) Explain(ctx context.Context, statement string) (string, error) {
 		}
 		return tx.Raw("EXPLAIN " + statement).Scan(&plan).Error
 	})
-	text := ""
-	var textSb63 strings.Builder
-	for _, line := range plan {
-		textSb63.WriteString(line + "\n")
-	}
-	text += textSb63.String()
-	return text, err
+	return strings.Join(plan, "\n"), err
 }
 
 // FirstID is what ids made at t or later sort after.

@@ -1,6 +1,7 @@
 package models_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -59,5 +60,27 @@ func TestUnpark(t *testing.T) {
 		claim = claimOne(t, store, held, "d")
 		assert.True(t, claim.Parked)
 		assert.Equal(t, models.ReasonCircuitOpen, claim.Waited)
+	})
+}
+
+// What is looked for is a page of one webhook's index, however much the webhook has: SQLite once walked all of it.
+func TestUnpark_GoesAlongItsIndex(t *testing.T) {
+	t.Parallel()
+	modelstest.Each(t, func(t *testing.T, store *models.Store) {
+		w := newWebhook(t, store, "acme", nil)
+		seen := store.Observe()
+		_, err := store.Unpark(t.Context(), w.ID, 10)
+		require.NoError(t, err)
+		searches := 0
+		for _, statement := range seen.Take() {
+			if !strings.Contains(statement, "UNION ALL") {
+				continue
+			}
+			plan, err := store.Explain(t.Context(), statement)
+			require.NoError(t, err)
+			searches = strings.Count(plan, "deliveries_webhook_status")
+			assert.Equal(t, 4, searches, "the two halves and where each ends:\n%s", plan)
+		}
+		require.NotZero(t, searches)
 	})
 }
