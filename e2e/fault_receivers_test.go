@@ -187,6 +187,7 @@ func returned(t testing.TB, w *world, back time.Time) {
 	t.Logf("%d came within %s of the return, at most %d in a second; mean age of the first quarter %.2f, of the last %.2f (0: the oldest)",
 		len(got), span, most, oldest, newest)
 	require.LessOrEqual(t, float64(most), 5*float64(len(got))/max(span.Seconds(), 1))
-	// Exactly in order it would be 0.75, and 0 by chance. Some of them run side by side, and a few have retries' times.
-	require.GreaterOrEqual(t, newest-oldest, 0.4, "the oldest first")
+	// Exactly in order it would be 0.75, and 0 by chance, give or take 0.04 for the short form's 360. Those all fit into the
+	// slots of two workers and run side by side.
+	require.GreaterOrEqual(t, newest-oldest, either(0.15, 0.6), "the oldest first")
 }
