@@ -13,7 +13,7 @@ func TestH4_Retention(t *testing.T) {
 	t.Parallel()
 	apptest.Each(t, func(t *testing.T, stack apptest.Stack) {
 		s := apptest.Start(t, stack, map[string]string{
-			"RETENTION": "2s", "RETENTION_INTERVAL": "50ms", "IDEMPOTENCY_WINDOW": "500ms", "RETRY_SCHEDULE": "1h",
+			"RETENTION": "5s", "RETENTION_INTERVAL": "50ms", "IDEMPOTENCY_WINDOW": "500ms", "RETRY_SCHEDULE": "1h",
 		})
 		receiver := receivertest.New(t)
 		w := create(t, s.Client, receiver.URL(), map[string]any{"eventTypes": []string{"participant.created"}}).Webhook.ID

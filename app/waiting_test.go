@@ -151,11 +151,12 @@ func TestD8_WhatComesWhileTheCircuitIsOpenWaits(t *testing.T) {
 	})
 }
 
-// When a circuit closes, what it held back comes at once, and not at the times that it was told, the oldest first.
+// When a circuit closes, what it held back comes at once, and not at the times that it was told, the oldest first. With one
+// slot, since the order of what comes at the same moment is the machines' affair.
 func TestD8_WhatACircuitHeldComesWhenItCloses(t *testing.T) {
 	t.Parallel()
 	apptest.Each(t, func(t *testing.T, stack apptest.Stack) {
-		s := apptest.Start(t, stack, map[string]string{"BREAKER_COOLDOWN": "1h", "BREAKER_MIN_ATTEMPTS": "4"})
+		s := apptest.Start(t, stack, map[string]string{"BREAKER_COOLDOWN": "1h", "BREAKER_MIN_ATTEMPTS": "4", "WORKER_CONCURRENCY": "64", "WEBHOOK_SHARE": "0.015625"})
 		receiver := receivertest.New(t, receivertest.Default(receivertest.Status(500)))
 		w := create(t, s.Client, receiver.URL(), map[string]any{"retrySchedule": []string{}}).Webhook
 		place := map[string]int{}
@@ -193,6 +194,6 @@ func TestD8_WhatACircuitHeldComesWhenItCloses(t *testing.T) {
 		for n, r := range came {
 			off += max(place[r.ID()]-first-n, n+first-place[r.ID()])
 		}
-		require.Less(t, off, len(came)*len(came)/5, "places off, of which chance gives a third of the square")
+		require.Less(t, off, len(came)*len(came)/4, "places off, of which chance gives a third of the square")
 	})
 }

@@ -36,6 +36,7 @@ type claim struct {
 	at     time.Time
 	member *member // among those that were claimed with it
 	slot   *slot   // that was taken for it; nil: none yet
+	first  *begin  // its place among those that are about to begin; nil: none yet
 }
 
 func (c claim) key() models.ClaimKey {
@@ -68,6 +69,12 @@ func (w *Worker) attempt(c claim, place *place) (models.AttemptRecord, *models.R
 	defer c.member.leave()
 	taken := c.slot
 	defer func() { w.dropSlot(taken) }()
+	first := c.first
+	defer func() {
+		if first != nil {
+			w.starts.end(first)
+		}
+	}()
 	// Waiting for anything ends when it is too late to start.
 	start, cancel := context.WithDeadline(w.attempts, c.at.Add(startWithin))
 	defer cancel()
@@ -105,10 +112,10 @@ func (w *Worker) attempt(c claim, place *place) (models.AttemptRecord, *models.R
 	var took time.Duration
 	defer func() { w.giveSlot(slot, took) }()
 
-	var first *begin
-	if r.rate == 0 {
+	if r.rate == 0 && first == nil {
 		first = w.starts.line(c.Claim)
-		defer w.starts.end(first)
+	}
+	if r.rate == 0 {
 		w.starts.wait(first)
 	}
 	var limited *rateStart
@@ -201,10 +208,8 @@ func (p *place) leave() {
 // stand waits in line for the webhook's slot and reports whether it is held. Who stands in line has
 // no place in the room: other webhooks' deliveries take it.
 func (w *Worker) stand(ctx context.Context, t *slot, p *place) bool {
-	select {
-	case <-t.ready:
+	if t.isHeld() {
 		return true
-	default:
 	}
 	if t.after > 0 {
 		return false
@@ -233,7 +238,8 @@ func (w *Worker) stand(ctx context.Context, t *slot, p *place) bool {
 	return true
 }
 
-// takeSlots takes slots, or places in line, for claims that are about to be attempted, the oldest first. Each
+// takeSlots takes slots, or places in line, for claims that are about to be attempted, the oldest first; those
+// that have a slot begin in that order. Each
 // has a goroutine of its own, and which of them runs first is chance. It leaves out those that have something
 // else to wait for first.
 func (w *Worker) takeSlots(claims []claim) {
@@ -247,6 +253,9 @@ func (w *Worker) takeSlots(claims []claim) {
 	for _, c := range ordered {
 		if r := w.receivers.known(c.WebhookID); r != nil && r.revision >= c.WebhookRevision && r.rate == 0 && !w.circuits.open(c.WebhookID) {
 			c.slot = w.share.take(c.WebhookID, c.Parked, forPerson(c.Trigger))
+			if c.slot.isHeld() {
+				c.first = w.starts.line(c.Claim)
+			}
 		}
 	}
 }

@@ -169,6 +169,16 @@ func (s *share) sendBack(h *holding, now time.Time, turn time.Duration, ahead in
 	return h.returned.Sub(now)
 }
 
+// isHeld says that it is its turn, without waiting.
+func (t *slot) isHeld() bool {
+	select {
+	case <-t.ready:
+		return true
+	default:
+		return false
+	}
+}
+
 func (h *holding) grant(t *slot, now time.Time) {
 	t.since, t.held = now, true
 	t.at = h.running.PushBack(t)
