@@ -1,13 +1,18 @@
 package app_test
 
 import (
+	"database/sql"
 	"fmt"
+	"maps"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/intervengine/webhooks/app"
 	"github.com/intervengine/webhooks/app/apptest"
 	"github.com/intervengine/webhooks/worker/receivertest"
 )
@@ -151,49 +156,124 @@ func TestD8_WhatComesWhileTheCircuitIsOpenWaits(t *testing.T) {
 	})
 }
 
-// When a circuit closes, what it held back comes at once, and not at the times that it was told, the oldest first. With one
-// slot, since the order of what comes at the same moment is the machines' affair.
+// heldBack is a webhook whose circuit is open for an hour, with deliveries that wait for it to close.
+type heldBack struct {
+	*apptest.Server
+
+	receiver  *receivertest.Receiver
+	webhookID string
+	failed    string         // one of the deliveries that opened it
+	place     map[string]int // of its events: the first is 0
+}
+
+// holdBack has n deliveries held back. Its webhook has one slot, since the order of what comes at the same moment is
+// the machines' affair.
+func holdBack(t *testing.T, env map[string]string, n int) *heldBack {
+	t.Helper()
+	maps.Copy(env, map[string]string{
+		"BREAKER_COOLDOWN": "1h", "BREAKER_MIN_ATTEMPTS": "4", "WORKER_CONCURRENCY": "64", "WEBHOOK_SHARE": "0.015625",
+	})
+	h := &heldBack{
+		Server: apptest.StartWith(t, app.RoleAll, env), place: map[string]int{},
+		receiver: receivertest.New(t, receivertest.Default(receivertest.Status(500))),
+	}
+	h.webhookID = create(t, h.Client, h.receiver.URL(), map[string]any{"retrySchedule": []string{}}).Webhook.ID
+	var last time.Time
+	apptest.Eventually(t, func() (bool, string) {
+		h.place[emit(t, h.Client, "message.sent", `{}`)] = len(h.place)
+		list := backlog(t, h.Client, h.webhookID)
+		var held int
+		last, held = told(list, "CIRCUIT_OPEN")
+		h.failed = list[len(list)-1].ID
+		return held >= n, fmt.Sprint(held, " are held")
+	})
+	require.Greater(t, time.Until(last), 30*time.Minute)
+	return h
+}
+
+// redeliver asks for one more attempt, which passes an open circuit.
+func (h *heldBack) redeliver(t *testing.T) {
+	t.Helper()
+	var out struct {
+		Redeliver struct{ UserErrors []userError }
+	}
+	h.Query(t, `mutation($id: ID!) { redeliver(deliveryId: $id) { userErrors { code message } } }`, map[string]any{"id": h.failed}, &out)
+	require.Empty(t, out.Redeliver.UserErrors)
+}
+
+// come waits until nothing is open any more.
+func (h *heldBack) come(t *testing.T) {
+	t.Helper()
+	apptest.Eventually(t, func() (bool, string) {
+		var open int
+		for _, d := range backlog(t, h.Client, h.webhookID) {
+			if d.CompletedAt == nil {
+				open++
+			}
+		}
+		return open == 0, fmt.Sprint(open, " have not come")
+	})
+}
+
+// When a circuit closes, what it held back comes at once, and not at the times that it was told, the oldest first.
 func TestD8_WhatACircuitHeldComesWhenItCloses(t *testing.T) {
 	t.Parallel()
 	apptest.Each(t, func(t *testing.T, stack apptest.Stack) {
-		s := apptest.Start(t, stack, map[string]string{"BREAKER_COOLDOWN": "1h", "BREAKER_MIN_ATTEMPTS": "4", "WORKER_CONCURRENCY": "64", "WEBHOOK_SHARE": "0.015625"})
-		receiver := receivertest.New(t, receivertest.Default(receivertest.Status(500)))
-		w := create(t, s.Client, receiver.URL(), map[string]any{"retrySchedule": []string{}}).Webhook
-		place := map[string]int{}
-		var failed string
-		var last time.Time
-		apptest.Eventually(t, func() (bool, string) {
-			place[emit(t, s.Client, "message.sent", `{}`)] = len(place)
-			list := backlog(t, s.Client, w.ID)
-			var held int
-			last, held = told(list, "CIRCUIT_OPEN")
-			failed = list[len(list)-1].ID
-			return held >= 30, fmt.Sprint(held, " are held")
-		})
-		require.Greater(t, time.Until(last), 30*time.Minute)
-		before := len(receiver.Requests())
-		receiver.Answer(receivertest.Status(200))
-		var out struct {
-			Redeliver struct{ UserErrors []userError }
-		}
-		s.Query(t, `mutation($id: ID!) { redeliver(deliveryId: $id) { userErrors { code message } } }`, map[string]any{"id": failed}, &out)
-		require.Empty(t, out.Redeliver.UserErrors)
-		apptest.Eventually(t, func() (bool, string) {
-			var open int
-			for _, d := range backlog(t, s.Client, w.ID) {
-				if d.CompletedAt == nil {
-					open++
-				}
-			}
-			return open == 0, fmt.Sprint(open, " have not come")
-		})
-		came := receiver.Requests()[before+1:] // after the one that a person asked for
-		require.Len(t, came, 30)               // as many as one task takes: two may overtake each other
-		first := len(place) - len(came)
+		const held = 30 // as many as one task takes: two may overtake each other
+		h := holdBack(t, apptest.Environment(t, stack), held)
+		before := len(h.receiver.Requests())
+		h.receiver.Answer(receivertest.Status(200))
+		h.redeliver(t)
+		h.come(t)
+		came := h.receiver.Requests()[before+1:] // after the one that a person asked for
+		require.Len(t, came, held)
+		first := len(h.place) - held
 		var off int
 		for n, r := range came {
-			off += max(place[r.ID()]-first-n, n+first-place[r.ID()])
+			off += max(h.place[r.ID()]-first-n, n+first-h.place[r.ID()])
 		}
-		require.Less(t, off, len(came)*len(came)/4, "places off, of which chance gives a third of the square")
+		require.Less(t, off, held*held/4, "places off, of which chance gives a third of the square")
 	})
+}
+
+// A database that does not answer when a circuit closes is asked again for what was held back.
+func TestD8_WhatACircuitHeldComesWhenTheDatabaseIsBack(t *testing.T) {
+	t.Parallel()
+	apptest.Each(t, func(t *testing.T, stack apptest.Stack) {
+		env := apptest.Environment(t, stack)
+		h := holdBack(t, env, 3)
+		h.receiver.Answer(receivertest.After(receivertest.Status(200)))
+		before := len(h.receiver.Requests())
+		h.redeliver(t)
+		h.receiver.Wait(t, before+1)
+		unlock := lockDeliveries(t, stack, env)
+		h.receiver.Answer(receivertest.Status(200))
+		h.receiver.Release()
+		apptest.Eventually(t, func() (bool, string) {
+			failed := strings.Count(h.Log.String(), "deliveries that wait for a slot not fetched")
+			return failed >= 2, fmt.Sprint(failed, " looks have failed")
+		})
+		unlock()
+		h.come(t)
+	})
+}
+
+// lockDeliveries keeps everybody else from changing deliveries.
+func lockDeliveries(t *testing.T, stack apptest.Stack, env map[string]string) (unlock func()) {
+	t.Helper()
+	driver, dsn, lock := "pgx", env["DATABASE_URL"], "LOCK TABLE deliveries IN ACCESS EXCLUSIVE MODE"
+	if stack == apptest.Embedded {
+		driver, dsn = "sqlite", "file:"+filepath.Join(env["DATA_DIR"], app.DatabaseFile)+"?_pragma=busy_timeout(30000)"
+		lock = "UPDATE deliveries SET tenant = tenant WHERE id = ''"
+	}
+	db, err := sql.Open(driver, dsn)
+	require.NoError(t, err)
+	tx, err := db.BeginTx(t.Context(), nil)
+	require.NoError(t, err)
+	_, err = tx.ExecContext(t.Context(), lock)
+	require.NoError(t, err)
+	return func() {
+		require.NoError(t, tx.Rollback())
+		require.NoError(t, db.Close())
+	}
 }
