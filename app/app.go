@@ -52,10 +52,12 @@ const databaseTimeout = 2 * time.Second
 
 // Options says what to run.
 type Options struct {
-	Config  *Config
-	Role    Role
-	Logger  *slog.Logger
-	Version string
+	Config *Config
+	Role   Role
+	Logger *slog.Logger
+	// LogDropped is how many lines the logger's output has dropped so far; nil: it drops none.
+	LogDropped func() uint64
+	Version    string
 	// Inbox is the built-in receiver of `dev`, mounted at /inbox; nil: none.
 	Inbox http.Handler
 	// SessionKey is a platform key of this process alone, for `dev`'s login link; "": none.

@@ -15,8 +15,8 @@ const scrapeTimeout = 2 * time.Second
 type gauges struct {
 	app *App
 
-	accepted, duplicates, repairs, expired, build *prometheus.Desc
-	open, oldestDue, tasks, reconciled            *prometheus.Desc
+	accepted, duplicates, repairs, expired, build  *prometheus.Desc
+	open, oldestDue, tasks, reconciled, logDropped *prometheus.Desc
 }
 
 func newGauges(a *App) *gauges {
@@ -33,13 +33,14 @@ func newGauges(a *App) *gauges {
 		open:       desc("webhooks_open_deliveries", "Deliveries that have not ended, up to the number that is counted."),
 		oldestDue:  desc("webhooks_oldest_due_seconds", "How long the oldest delivery that is due has been due; 0: none is."),
 		reconciled: desc("webhooks_reconciler_age_seconds", "How long ago any process completed a pass of the reconciler; none: never."),
+		logDropped: desc("webhooks_log_lines_dropped_total", "Lines of the log that were dropped because nobody read them."),
 		tasks:      desc("webhooks_queue_tasks", "Tasks in the queue, by state.", "state"),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (g *gauges) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{g.accepted, g.duplicates, g.repairs, g.expired, g.build, g.open, g.oldestDue, g.tasks, g.reconciled} {
+	for _, d := range []*prometheus.Desc{g.accepted, g.duplicates, g.repairs, g.expired, g.build, g.open, g.oldestDue, g.tasks, g.reconciled, g.logDropped} {
 		ch <- d
 	}
 }
@@ -57,6 +58,11 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 	gauge(g.build, 1, g.app.options.Version)
 	counter(g.accepted, float64(g.app.intake.Stats().Accepted()))
 	counter(g.duplicates, float64(g.app.intake.Stats().Duplicates()))
+	var dropped uint64
+	if g.app.options.LogDropped != nil {
+		dropped = g.app.options.LogDropped()
+	}
+	counter(g.logDropped, float64(dropped))
 	if g.app.reconciler != nil {
 		stats := g.app.reconciler.Stats()
 		counter(g.repairs, float64(stats.Repaired))

@@ -58,14 +58,15 @@ func (p *program) runDev(ctx context.Context) error {
 	}
 	exception := netip.MustParsePrefix("127.0.0.1/32")
 	config.EgressAllow = append(config.EgressAllow, exception)
-	logger := newLogger(config, p.stderr)
+	logger, output := newProcessLogger(config, p.stderr)
+	defer output.flush()
 	quietLibraries(logger)
 	sessionKey, _, _ := auth.NewKey()
 
 	d := &devRun{out: newDevOutput(p, config), taken: taken, waiting: map[string]chan app.Receipt{}}
 	inbox := app.NewInbox(d.keys, d.received)
 	a, err := app.New(ctx, app.Options{
-		Config: config, Role: app.RoleAll, Logger: logger, Version: version(), Inbox: inbox, SessionKey: sessionKey,
+		Config: config, Role: app.RoleAll, Logger: logger, LogDropped: output.Dropped, Version: version(), Inbox: inbox, SessionKey: sessionKey,
 	})
 	if err != nil {
 		return err

@@ -21,9 +21,12 @@ func (p *program) serve(role app.Role) func(*cobra.Command, []string) error {
 		if err != nil {
 			return err
 		}
-		logger := newLogger(config, p.stderr)
+		logger, output := newProcessLogger(config, p.stderr)
+		defer output.flush()
 		quietLibraries(logger)
-		a, err := app.New(cmd.Context(), app.Options{Config: config, Role: role, Logger: logger, Version: version()})
+		a, err := app.New(cmd.Context(), app.Options{
+			Config: config, Role: role, Logger: logger, LogDropped: output.Dropped, Version: version(),
+		})
 		if err != nil {
 			return err
 		}
@@ -83,21 +86,26 @@ func quietLibraries(logger *slog.Logger) {
 	queue.LogLibrary(logger)
 }
 
+// newProcessLogger is newLogger for a process that serves: nothing in it waits for who reads the log.
+func newProcessLogger(config *app.Config, w io.Writer) (*slog.Logger, *logOutput) {
+	handler := logHandler(config, w)
+	output := newLogOutput(w, handler)
+	return slog.New(handler(output)), output
+}
+
 func newLogger(config *app.Config, w io.Writer) *slog.Logger {
+	return slog.New(logHandler(config, w)(w))
+}
+
+// logHandler makes handlers in the configured form, or in that which fits w.
+func logHandler(config *app.Config, w io.Writer) func(io.Writer) slog.Handler {
 	var level slog.Level
 	_ = level.UnmarshalText([]byte(config.LogLevel)) // checked when the configuration was read
 	options := &slog.HandlerOptions{Level: level}
-	format := config.LogFormat
-	if format == "" {
-		format = "json"
-		if terminal(w) {
-			format = "text"
-		}
+	if config.LogFormat == "text" || config.LogFormat == "" && terminal(w) {
+		return func(w io.Writer) slog.Handler { return slog.NewTextHandler(w, options) }
 	}
-	if format == "text" {
-		return slog.New(slog.NewTextHandler(w, options))
-	}
-	return slog.New(slog.NewJSONHandler(w, options))
+	return func(w io.Writer) slog.Handler { return slog.NewJSONHandler(w, options) }
 }
 
 // terminal reports whether w is one that a person looks at.
