@@ -1,6 +1,7 @@
 package models_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -32,14 +33,16 @@ func TestCommitEvents_ConnectionCutAtCommit(t *testing.T) {
 			proxy := testenv.NewProxy(t, dsn)
 			store := modelstest.Open(t, models.Options{DSN: proxy.URL(dsn)})
 			w := newWebhook(t, store, "acme", nil)
-			commit(t, store, eventTo(w)) // prepares the statements, so that the next one is a packet
+			commit(t, store, eventTo(w)) // prepares the statements, mostly: another connection has its own
+			event := eventTo(w)
+			event.ID = models.NewID(models.PrefixEvent)
 			var armed atomic.Bool
 			var stalled atomic.Int32
-			proxy.SetHook(func(connection int, direction testenv.Direction, _ []byte) testenv.Verdict {
+			proxy.SetHook(func(connection int, direction testenv.Direction, chunk []byte) testenv.Verdict {
 				if verdict == testenv.StallAfter && direction == testenv.ToClient && stalled.Load() == int32(connection) {
 					return testenv.Swallow
 				}
-				if direction != testenv.ToServer || !armed.CompareAndSwap(true, false) {
+				if direction != testenv.ToServer || !bytes.Contains(chunk, []byte(event.ID)) || !armed.CompareAndSwap(true, false) {
 					return testenv.Pass
 				}
 				if verdict == testenv.StallAfter {
@@ -52,7 +55,7 @@ func TestCommitEvents_ConnectionCutAtCommit(t *testing.T) {
 			results, err := store.CommitEvents(t.Context(), func(context.Context, *models.EventTx) ([]models.NewEvent, error) {
 				calls++
 				armed.Store(calls == 1)
-				return []models.NewEvent{eventTo(w)}, nil
+				return []models.NewEvent{event}, nil
 			})
 			require.NoError(t, err)
 			require.Len(t, results, 1)
