@@ -39,7 +39,7 @@ func (s *Store) openSQLite(ctx context.Context, opts Options) error {
 	if err := file.Close(); err != nil {
 		return fmt.Errorf("open database file: %w", err)
 	}
-	if s.main, err = sql.Open("sqlite", sqliteDSN(path, "_txlock=immediate")); err != nil {
+	if s.main, err = sql.Open("sqlite", sqliteDSN(path, "_txlock=immediate&_pragma=cache_size(-16000)")); err != nil {
 		return err
 	}
 	s.main.SetMaxOpenConns(1)
@@ -49,7 +49,8 @@ func (s *Store) openSQLite(ctx context.Context, opts Options) error {
 	if err := s.main.PingContext(ctx); err != nil {
 		return fmt.Errorf("open %s: %w", path, err)
 	}
-	if s.readers, err = sql.Open("sqlite", sqliteDSN(path, "_query_only=1")); err != nil {
+	// There are many of these, and what they share is in the system's cache: each has a small one of its own, in KiB.
+	if s.readers, err = sql.Open("sqlite", sqliteDSN(path, "_query_only=1&_pragma=cache_size(-4000)")); err != nil {
 		return err
 	}
 	s.readers.SetMaxOpenConns(opts.MaxConns)
@@ -72,7 +73,7 @@ func (s *Store) openSQLite(ctx context.Context, opts Options) error {
 // sqliteDSN is what every connection shares. That a commit survives a power cut is logSync's work.
 func sqliteDSN(path, more string) string {
 	shared := "_busy_timeout=2000&_journal_mode=WAL&_synchronous=NORMAL&_time_integer_format=unix_micro&_inttotime=1" +
-		"&_dqs=0&_pragma=cache_size(-16000)&_pragma=temp_store(2)&_pragma=journal_size_limit(67108864)" +
+		"&_dqs=0&_pragma=temp_store(2)&_pragma=journal_size_limit(67108864)" +
 		"&_pragma=wal_autocheckpoint(" + strconv.Itoa(autoCheckpoint) + ")"
 	return (&url.URL{Scheme: "file", OmitHost: true, Path: filepath.ToSlash(path), RawQuery: shared + "&" + more}).String()
 }

@@ -165,10 +165,15 @@ func (c *Conn) sendSome(ctx context.Context) (more bool) {
 	for _, j := range jobs[1:] {
 		items = append(items, j.items...)
 	}
+	if c.embedded != nil {
+		items = c.fit(ctx, items)
+	}
 	var err error
-	if c.health.away.Load() {
+	switch {
+	case len(items) == 0: // left out
+	case c.health.away.Load():
 		err = ErrAway
-	} else {
+	default:
 		err = c.put(ctx, tasksOf(items, c.now(), ""))
 	}
 	if err != nil {

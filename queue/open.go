@@ -62,6 +62,7 @@ type Conn struct {
 	sooner   notifier     // something was scheduled in this process
 	soonest  atomic.Int64 // the earliest of those, Unix ns; 0: taken
 	outbox   outbox
+	window   window // of an embedded queue
 	counters counters
 	noise    throttle
 	cancel   context.CancelFunc
@@ -84,6 +85,7 @@ func Open(ctx context.Context, opts Options) (*Conn, error) {
 	}
 	c := &Conn{opts: opts, now: opts.Now, log: opts.Logger, capture: newCaptureHook()}
 	c.outbox.ready = make(chan struct{}, 1)
+	c.window.most, c.window.left = maxHeld, make(chan struct{}, 1)
 	c.health.instance = rand.Text()
 	if opts.RedisURL == "" {
 		e, err := startEmbedded()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -144,6 +145,11 @@ func (r *Reconciler) Run(ctx context.Context) error {
 	returned, cancel := r.conn.returns.subscribe()
 	defer cancel()
 	defer r.release(ctx)
+	if r.conn.embedded != nil {
+		var refill sync.WaitGroup
+		defer refill.Wait()
+		refill.Go(func() { r.refill(ctx) })
+	}
 	timer := time.NewTimer(r.opts.Interval)
 	defer timer.Stop()
 	for why := atStart; ; {
@@ -279,7 +285,12 @@ func (r *Reconciler) settle(ctx context.Context) error {
 // head has been waiting tells what is lost from what is only late, and a backlog is not enqueued
 // again with every pass. After a loss that does not hold: what could not be enqueued was never in
 // it, so everything is taken for lost, at the price of some tasks too many.
+//
+// The in-process queue gets a part of a large backlog only; the rest is for refill.
 func (r *Reconciler) repair(ctx context.Context, why occasion) error {
+	if r.conn.window.behind.Load() {
+		return nil
+	}
 	sizes, err := r.conn.Sizes(ctx)
 	if err != nil {
 		return err
@@ -311,7 +322,12 @@ func (r *Reconciler) repair(ctx context.Context, why occasion) error {
 		}
 		total += len(lost)
 		r.repaired.Add(int64(len(lost)))
-		return len(due) == r.opts.PageSize && !r.sent.full(), nil
+		more := len(due) == r.opts.PageSize
+		if more && r.conn.embedded != nil && total >= refillSize {
+			r.conn.window.fallBehind(now)
+			more = false
+		}
+		return more && !r.sent.full(), nil
 	})
 	if total > 0 {
 		r.log.InfoContext(ctx, "due deliveries put back into the queue", slog.Int("deliveries", total))
@@ -324,14 +340,19 @@ func (r *Reconciler) enqueue(ctx context.Context, due []models.Due) error {
 	if len(due) == 0 {
 		return nil
 	}
-	items := make([]Item, len(due))
-	for i, d := range due {
-		items[i] = Item{DeliveryID: d.DeliveryID, Attempt: d.AttemptCount}
-	}
 	now := r.conn.now()
-	if err := r.conn.put(ctx, tasksOf(items, now, rand.Text()[:8])); err != nil {
+	if err := r.conn.put(ctx, tasksOfDue(due, now)); err != nil {
 		return err
 	}
 	r.sent.add(due, now)
 	return nil
+}
+
+// tasksOfDue bundles deliveries whose tasks, if they had any, are taken for lost.
+func tasksOfDue(due []models.Due, now time.Time) []task {
+	items := make([]Item, len(due))
+	for i, d := range due {
+		items[i] = Item{DeliveryID: d.DeliveryID, Attempt: d.AttemptCount}
+	}
+	return tasksOf(items, now, rand.Text()[:8])
 }
