@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"gorm.io/gorm"
 )
 
 // Claim is the right to make one attempt, and all that the attempt needs. It ends when the
@@ -166,7 +165,7 @@ func (s *Store) notClaimed(ctx context.Context, ids []string, token string, leas
 	if len(expired) == 0 {
 		return later, nil
 	}
-	if _, err := s.expire(ctx, func(q *gorm.DB) *gorm.DB { return q.Where("d.id IN ?", expired) }, len(expired)); err != nil {
+	if _, err := s.expire(ctx, expired); err != nil {
 		return nil, err
 	}
 	again, err := s.claim(ctx, expired, token, lease)

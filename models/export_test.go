@@ -56,6 +56,9 @@ func (s *Store) Exec(ctx context.Context, text string, args ...any) error {
 	return s.db.WithContext(ctx).Exec(text, args...).Error
 }
 
+// ReadClaims sets how many due deliveries ExpireClaims looks through at a time.
+func (s *Store) ReadClaims(n int) { s.claimsRead = n }
+
 // Count reads one number.
 func (s *Store) Count(ctx context.Context, text string, args ...any) (int, error) {
 	var n int

@@ -119,7 +119,7 @@ func TestFeed_TellsEveryStateOfADelivery(t *testing.T) {
 		// A claim that runs out.
 		_, err = store.Claim(ctx, []string{id}, "t4", time.Microsecond)
 		require.NoError(t, err)
-		due, err := store.ExpireClaims(ctx, 10)
+		due, _, err := store.ExpireClaims(ctx, models.DueCursor{}, 10)
 		require.NoError(t, err)
 		require.Len(t, due, 1)
 		require.Equal(t, []string{"acme RETRYING 2 ABANDONED"}, next(true))

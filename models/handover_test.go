@@ -59,7 +59,7 @@ func TestCommitEvents_ClaimedByOneThatDies(t *testing.T) {
 		})
 		require.NoError(t, err)
 		id := results[0].Deliveries[0].ID
-		due, err := store.ExpireClaims(t.Context(), 10)
+		due, _, err := store.ExpireClaims(t.Context(), models.DueCursor{}, 10)
 		require.NoError(t, err)
 		require.Len(t, due, 1)
 		assert.Equal(t, id, due[0].DeliveryID)

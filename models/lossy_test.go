@@ -219,7 +219,7 @@ func TestFaultStatements_LostBeforeAndAfterTheirEffectOnSQLite(t *testing.T) {
 				if !assert.True(t, time.Now().Before(deadline), "%d attempts recorded", recorded.Load()) {
 					return
 				}
-				if _, err := store.ExpireClaims(t.Context(), 10); err != nil {
+				if _, _, err := store.ExpireClaims(t.Context(), models.DueCursor{}, 10); err != nil {
 					tell(err, "")
 				}
 				// Few together: with each more it gets less likely that none of it is lost.

@@ -83,16 +83,85 @@ func (s *Store) DueDeliveries(ctx context.Context, olderThan time.Duration, afte
 	return due, err
 }
 
-// ExpireClaims turns claims whose lease ran out into ABANDONED attempts, the oldest first, at most
-// limit. Their deliveries are due again at once, and are returned.
-func (s *Store) ExpireClaims(ctx context.Context, limit int) ([]Due, error) {
-	var due []Due
-	err := s.retry(ctx, s.work, func(ctx context.Context) (err error) {
-		due, err = s.expire(ctx, func(q *gorm.DB) *gorm.DB { return q }, limit)
+// defaultClaimsRead is how many due deliveries ExpireClaims looks through at a time. Which of them are claimed is
+// in no index of Postgres', because that would cost every claim more than this costs now and then.
+const defaultClaimsRead = 20_000
+
+// ExpireClaims turns claims whose lease ran out into ABANDONED attempts: those of the next deliveries after
+// a place in the order of being due, at most limit. Their deliveries are due again at once, and are
+// returned. next is the place to go on from; zero where there is no more.
+//
+// It searches without a lock: a backlog of hours is long, and nobody waits for it to be looked through. SQLite
+// has an index of what is claimed, and needs no place.
+func (s *Store) ExpireClaims(ctx context.Context, after DueCursor, limit int) (due []Due, next DueCursor, err error) {
+	err = s.retry(ctx, s.work, func(ctx context.Context) error {
+		due = nil
+		reads := s.reads.WithContext(ctx)
+		now, err := s.clock(reads)
+		if err != nil {
+			return err
+		}
+		search := pgExpired
+		if s.dialect == DialectSQLite {
+			search = liteExpired
+		}
+		var ids []string
+		if ids, next, err = search(reads, now, after, s.claimsRead, limit); err != nil || len(ids) == 0 {
+			return err
+		}
+		due, err = s.expire(ctx, ids)
 		return err
 	})
-	return due, err
+	return due, next, err
 }
+
+// pgExpired finds claims that have run out among the next deliveries after a place.
+func pgExpired(db *gorm.DB, now time.Time, after DueCursor, read, limit int) (ids []string, next DueCursor, err error) {
+	open := func() *gorm.DB {
+		q := db.Table("deliveries").Select("id AS delivery_id", "next_attempt_at").
+			Where("status IN ('PENDING', 'RETRYING') AND next_attempt_at <= ?", now).Order("next_attempt_at, id")
+		if after != (DueCursor{}) {
+			q = q.Where("(next_attempt_at, id) > (?, ?)", after.NextAttemptAt, after.DeliveryID)
+		}
+		return q
+	}
+	// Of the index alone.
+	var last, expired []Due
+	if err := open().Offset(read - 1).Limit(1).Find(&last).Error; err != nil {
+		return nil, next, err
+	}
+	claimed := open().Where("claimed_until <= ?", now)
+	if len(last) > 0 {
+		next = last[0].Cursor()
+		claimed = claimed.Where("(next_attempt_at, id) <= (?, ?)", next.NextAttemptAt, next.DeliveryID)
+	}
+	if err := claimed.Limit(limit).Find(&expired).Error; err != nil {
+		return nil, next, err
+	}
+	if len(expired) == limit {
+		next = expired[limit-1].Cursor()
+	}
+	for _, d := range expired {
+		ids = append(ids, d.DeliveryID)
+	}
+	return ids, next, nil
+}
+
+// liteExpired finds claims that have run out in the index of all claims.
+func liteExpired(db *gorm.DB, now time.Time, _ DueCursor, _, limit int) (ids []string, next DueCursor, err error) {
+	if err := db.Raw(liteClaimsExpired, now, now, limit).Scan(&ids).Error; err != nil {
+		return nil, next, err
+	}
+	if len(ids) == limit {
+		next.DeliveryID = ids[limit-1]
+	}
+	return ids, next, nil
+}
+
+const liteClaimsExpired = `
+SELECT id FROM deliveries INDEXED BY deliveries_claimed
+WHERE claim_token IS NOT NULL AND claimed_until <= ? AND status IN ('PENDING', 'RETRYING') AND next_attempt_at <= ?
+ORDER BY claimed_until LIMIT ?`
 
 // abandoned is a delivery whose claim ran out.
 type abandoned struct {
@@ -100,9 +169,9 @@ type abandoned struct {
 	TargetURL string
 }
 
-// expire abandons the expired claims that narrow leaves. It does not wait for rows that others
-// hold: who records an attempt at this moment is not dead.
-func (s *Store) expire(ctx context.Context, narrow func(*gorm.DB) *gorm.DB, limit int) ([]Due, error) {
+// expire abandons those claims on the given deliveries that have run out. It does not wait for rows that
+// others hold: who records an attempt at this moment is not dead.
+func (s *Store) expire(ctx context.Context, ids []string) ([]Due, error) {
 	var due []Due
 	err := s.transaction(ctx, func(tx *gorm.DB) error {
 		due = nil
@@ -113,17 +182,17 @@ func (s *Store) expire(ctx context.Context, narrow func(*gorm.DB) *gorm.DB, limi
 		q := tx.Table("deliveries AS d").Select("d.id, d.tenant, d.webhook_id, d.event_type, d.status, d.\"trigger\", d.attempt_count, "+
 			"d.attempt_trigger, d.claim_token, d.claimed_at, w.target_url").
 			Joins("JOIN webhooks w ON w.id = d.webhook_id").
-			Where("d.status IN ('PENDING', 'RETRYING') AND d.next_attempt_at <= ? AND d.claimed_until <= ?", now, now)
-		text := "? ORDER BY d.next_attempt_at, d.id LIMIT ?"
+			Where("d.id IN ? AND d.status IN ('PENDING', 'RETRYING') AND d.next_attempt_at <= ? AND d.claimed_until <= ?", ids, now, now)
+		text := "? ORDER BY d.next_attempt_at, d.id"
 		if s.dialect == DialectPostgres {
 			text += " FOR UPDATE OF d SKIP LOCKED"
 		}
 		var rows []abandoned
-		if err := tx.Raw(text, narrow(q), limit).Find(&rows).Error; err != nil {
+		if err := tx.Raw(text, q).Find(&rows).Error; err != nil {
 			return err
 		}
 		counts := minutes{}
-		ids := make([]string, 0, len(rows))
+		changed := make([]string, 0, len(rows))
 		for i := range rows {
 			d := &rows[i].Delivery
 			counts.add(d, MeasureAttempts)
@@ -131,7 +200,7 @@ func (s *Store) expire(ctx context.Context, narrow func(*gorm.DB) *gorm.DB, limi
 				return err
 			}
 			due = append(due, Due{DeliveryID: d.ID, AttemptCount: d.AttemptCount, NextAttemptAt: now})
-			ids = append(ids, d.ID)
+			changed = append(changed, d.ID)
 		}
 		for _, k := range counts.sorted() {
 			err := tx.Exec(liteAddMinutesNamed, k.webhook, now.Truncate(time.Minute), k.eventType, s.shard, k.measure, k.tenant, counts[k]).Error
@@ -139,7 +208,7 @@ func (s *Store) expire(ctx context.Context, narrow func(*gorm.DB) *gorm.DB, limi
 				return err
 			}
 		}
-		return feedChanged(tx, ids)
+		return feedChanged(tx, changed)
 	})
 	return due, err
 }

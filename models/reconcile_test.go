@@ -116,7 +116,7 @@ func TestExpireClaims(t *testing.T) {
 		ids := due(t, store, w, 3)
 		_, err := store.Claim(t.Context(), ids, "t1", lease)
 		require.NoError(t, err)
-		expired, err := store.ExpireClaims(t.Context(), 10)
+		expired, _, err := store.ExpireClaims(t.Context(), models.DueCursor{}, 10)
 		require.NoError(t, err)
 		require.Empty(t, expired, "their lease runs")
 
@@ -124,7 +124,7 @@ func TestExpireClaims(t *testing.T) {
 		require.NoError(t, store.Exec(t.Context(), "UPDATE deliveries SET attempt_trigger = 'MANUAL' WHERE id = ?", ids[1]))
 		var total []models.Due
 		for range 2 {
-			expired, err = store.ExpireClaims(t.Context(), 1)
+			expired, _, err = store.ExpireClaims(t.Context(), models.DueCursor{}, 1)
 			require.NoError(t, err)
 			total = append(total, expired...)
 		}
@@ -150,6 +150,44 @@ func TestExpireClaims(t *testing.T) {
 		require.NoError(t, store.Exec(t.Context(), "UPDATE deliveries SET claimed_until = claimed_at WHERE id = ?", ids[2]))
 		require.Equal(t, 1, claimOne(t, store, ids[2], "t3").Number)
 		require.Len(t, attempts(t, store, ids[2]), 1)
+	})
+}
+
+// A backlog is looked through in parts, with whatever stands in it.
+func TestExpireClaims_InParts(t *testing.T) {
+	t.Parallel()
+	modelstest.Each(t, func(t *testing.T, store *models.Store) {
+		const read, limit = 4, 2
+		store.ReadClaims(read)
+		ids := due(t, store, newWebhook(t, store, "acme", nil), 21)
+		// Some are due at the same moment.
+		require.NoError(t, store.Exec(t.Context(), "UPDATE deliveries SET next_attempt_at = (SELECT min(next_attempt_at) FROM deliveries) WHERE id IN ?", ids[:9]))
+		dead := append(append([]string{}, ids[3:8]...), ids[13], ids[20])
+		_, err := store.Claim(t.Context(), dead, "dead", lease)
+		require.NoError(t, err)
+		require.NoError(t, store.Exec(t.Context(), "UPDATE deliveries SET claimed_until = claimed_at WHERE claim_token = 'dead'"))
+		_, err = store.Claim(t.Context(), []string{ids[0], ids[14]}, "alive", lease)
+		require.NoError(t, err)
+
+		var found []string
+		calls := 0
+		for after := (models.DueCursor{}); ; calls++ {
+			expired, next, err := store.ExpireClaims(t.Context(), after, limit)
+			require.NoError(t, err)
+			require.LessOrEqual(t, len(expired), limit)
+			for _, d := range expired {
+				found = append(found, d.DeliveryID)
+			}
+			if next == (models.DueCursor{}) {
+				break
+			}
+			after = next
+		}
+		require.ElementsMatch(t, dead, found)
+		require.LessOrEqual(t, calls, len(ids)/read+len(dead)/limit+1)
+		alive, err := store.Count(t.Context(), "SELECT count(*) FROM deliveries WHERE claim_token = 'alive'")
+		require.NoError(t, err)
+		require.Equal(t, 2, alive)
 	})
 }
 

@@ -302,7 +302,7 @@ func TestRecord_LateFailuresAreNotMoreThanTheSchedule(t *testing.T) {
 func abandon(t testing.TB, store *models.Store, id string) {
 	t.Helper()
 	require.NoError(t, store.Exec(t.Context(), "UPDATE deliveries SET claimed_until = claimed_at WHERE id = ?", id))
-	expired, err := store.ExpireClaims(t.Context(), 100)
+	expired, _, err := store.ExpireClaims(t.Context(), models.DueCursor{}, 100)
 	require.NoError(t, err)
 	require.Len(t, expired, 1)
 	require.Equal(t, id, expired[0].DeliveryID)

@@ -73,6 +73,7 @@ type Store struct {
 	checkpoints *checkpointer
 	unlock      func() error
 	gate        gate
+	claimsRead  int // what ExpireClaims looks through at a time
 	// migrating is how Migrate connects to Postgres: without the bounds on statements.
 	migrating *pgx.ConnConfig
 	feed      feedSignal
@@ -101,7 +102,8 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 	}
 	s := &Store{
 		log: opts.Logger, timeout: opts.StatementTimeout, work: opts.WorkTimeout,
-		shard: int16(shard[0]), unlock: func() error { return nil },
+		claimsRead: defaultClaimsRead,
+		shard:      int16(shard[0]), unlock: func() error { return nil },
 	}
 	open := s.openSQLite
 	if isPostgres(opts.DSN) {

@@ -335,13 +335,16 @@ func (l *memoryLedger) MarkReconciled(context.Context) error {
 	return nil
 }
 
-func (l *memoryLedger) ExpireClaims(_ context.Context, limit int) ([]models.Due, error) {
+func (l *memoryLedger) ExpireClaims(_ context.Context, _ models.DueCursor, limit int) (page []models.Due, next models.DueCursor, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	n := min(limit, len(l.expired))
-	page := l.expired[:n]
+	page = l.expired[:n]
 	l.expired = l.expired[n:]
-	return page, nil
+	if len(l.expired) > 0 {
+		next = page[n-1].Cursor()
+	}
+	return page, next, nil
 }
 
 func (l *memoryLedger) DueDeliveries(_ context.Context, olderThan time.Duration, after models.DueCursor, limit int) ([]models.Due, error) {

@@ -44,9 +44,10 @@ type Ledger interface {
 	ReleaseLease(ctx context.Context, name, holder string) error
 	// MarkReconciled notes for every process that a pass was completed.
 	MarkReconciled(ctx context.Context) error
-	// ExpireClaims records the attempts of claims that ran out as abandoned and returns the
-	// deliveries, which are due again.
-	ExpireClaims(ctx context.Context, limit int) ([]models.Due, error)
+	// ExpireClaims records the attempts of claims that ran out as abandoned, of some deliveries after
+	// a place in the order of being due. It returns those that are due again, and the place to go on from,
+	// zero at the end.
+	ExpireClaims(ctx context.Context, after models.DueCursor, limit int) ([]models.Due, models.DueCursor, error)
 	// DueDeliveries returns what has been due for longer than olderThan and is not claimed, after
 	// a place in the order of being due.
 	DueDeliveries(ctx context.Context, olderThan time.Duration, after models.DueCursor, limit int) ([]models.Due, error)
@@ -81,6 +82,7 @@ type Reconciler struct {
 	sent   sentBook
 	stuck  map[string]time.Time // active tasks without a lease, since when they were seen
 	leased time.Time            // until when the lease is ours
+	claims models.DueCursor     // up to where claims were looked through; a pass may not see all of a backlog
 	noise  throttle
 
 	repaired, expired, settled, healed atomic.Int64
@@ -256,9 +258,14 @@ func (r *Reconciler) pages(ctx context.Context, page func(ctx context.Context) (
 
 func (r *Reconciler) expireClaims(ctx context.Context) error {
 	return r.pages(ctx, func(ctx context.Context) (bool, error) {
-		due, err := r.ledger.ExpireClaims(ctx, r.opts.PageSize)
-		if err != nil || len(due) == 0 {
+		due, next, err := r.ledger.ExpireClaims(ctx, r.claims, r.opts.PageSize)
+		if err != nil {
 			return false, err
+		}
+		r.claims = next
+		more := next != (models.DueCursor{})
+		if len(due) == 0 {
+			return more, nil
 		}
 		r.expired.Add(int64(len(due)))
 		r.log.WarnContext(ctx, "abandoned attempts found; attempting again", slog.Int("deliveries", len(due)))
@@ -266,7 +273,7 @@ func (r *Reconciler) expireClaims(ctx context.Context) error {
 			// What fails here is due, and found by the next repair.
 			_ = r.enqueue(ctx, due)
 		}
-		return len(due) == r.opts.PageSize, nil
+		return more, nil
 	})
 }
 

@@ -267,7 +267,7 @@ func (w *world) crash(ctx context.Context, answer string, claimable bool) error 
 		return nil
 	}
 	w.s.eventually(w.t, func() (bool, string) {
-		_, err := w.s.store.ExpireClaims(ctx, 1000)
+		_, _, err := w.s.store.ExpireClaims(ctx, models.DueCursor{}, 1000)
 		require.NoError(w.t, err)
 		d := w.s.delivery(w.t, w.id)
 		return d.ClaimToken == nil, describe(d)
