@@ -140,7 +140,7 @@ func TestFault43_Overload(t *testing.T) {
 	apptest.Each(t, func(t *testing.T, stack apptest.Stack) {
 		w := newWorld(t, plan{stack: stack, few: true, workers: 1, env: map[string]string{"WORKER_CONCURRENCY": "16"}, callLimit: 30 * time.Second})
 		w.books.patience = 0 // slower answers are what may be
-		// It takes 40 a second: a quarter of the room, each for 100 ms. What piles up in five minutes would take it hours.
+		// It takes 40 a second: a quarter of the room, each for 100 ms. What piles up in five minutes would take it long.
 		var fast atomic.Bool
 		w.subscribe(subscribed{name: "narrow", schedule: patient}, func(int) receivertest.Answer {
 			if fast.Load() {
@@ -154,8 +154,8 @@ func TestFault43_Overload(t *testing.T) {
 		before := senders[0].memory()
 		began := time.Now()
 		var more []*load
-		for range either(1, 16) {
-			more = append(more, w.emit(either(80, 1000)))
+		for range either(1, 8) {
+			more = append(more, w.emit(either(80, 25)))
 		}
 		var peak int64
 		for end := time.Now().Add(either(3*time.Second, 5*time.Minute)); time.Now().Before(end); {
