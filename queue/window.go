@@ -49,7 +49,7 @@ func (c *Conn) fit(ctx context.Context, items []Item) []Item {
 	w := &c.window
 	if w.held+int64(len(items)) > w.most/2 && time.Since(w.looked) > lookAgain {
 		if sizes, err := c.Sizes(ctx); err == nil {
-			w.held = sizes.Pending + sizes.Active + sizes.Scheduled + sizes.Retry + sizes.Archived
+			w.held = sizes.Pending + sizes.Active + sizes.Scheduled + sizes.Retry
 			w.looked = time.Now()
 		}
 	}
