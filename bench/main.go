@@ -33,6 +33,7 @@ func scenarios() []scenario {
 		{"memory", "resident memory under load and after it", (*bench).memory},
 		{"fairness", "a healthy webhook beside a hanging, a slow and a rate-limited one", (*bench).fairness},
 		{"live", "memory of each follower of the live feed, and how long an event takes to reach all of them", (*bench).live},
+		{"steady", "what a server holds that is driven for long at a part of its capacity", (*bench).steady},
 	}
 }
 
@@ -48,6 +49,7 @@ type options struct {
 	backlog  int
 	// followers is how many follow at once in live; one key may have 1,000 subscriptions open.
 	followers int
+	long      time.Duration
 	server    string
 	against   string
 	profile   string
@@ -88,6 +90,7 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 	flags.DurationVar(&o.idle, "idle", 30*time.Second, "how long the idle server is watched")
 	flags.IntVar(&o.backlog, "backlog", 10_000, "events that wait for each bad webhook in fairness")
 	flags.IntVar(&o.followers, "followers", 1_000, "followers at once in live")
+	flags.DurationVar(&o.long, "long", time.Minute, "how long the server is driven in steady")
 	flags.StringVar(&o.server, "server", "", "server binary to measure (default: built from this module)")
 	flags.StringVar(&o.against, "against", "", "a second server binary to measure beside it, such as that of an older commit")
 	flags.StringVar(&o.profile, "profile", "", "directory to write the server's CPU and heap profiles to")
@@ -110,7 +113,7 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 			return fmt.Errorf("stack %q is unknown: there are %s and %s", stack, embedded, production)
 		}
 	}
-	if o.callers < 1 || o.batch < 1 || o.rounds < 1 || o.followers < 1 || o.rate <= 0 || o.backlog < 0 || o.duration <= 0 || o.idle <= 0 {
+	if o.callers < 1 || o.batch < 1 || o.rounds < 1 || o.followers < 1 || o.rate <= 0 || o.backlog < 0 || o.duration <= 0 || o.idle <= 0 || o.long <= 0 {
 		return errors.New("flags must be positive")
 	}
 	chosen := flags.Args()

@@ -34,6 +34,7 @@ type bench struct {
 	postgres, redis *services.Server
 	backing         []party // Postgres and Redis, where their processes can be seen
 	databases       int
+	serverEnv       []string // what servers are started with besides
 	receiver        *receiverProcess
 }
 

@@ -33,7 +33,9 @@ type subject struct {
 	addr    string
 	key     string
 	process *process
-	parties []party // whose CPU it needs: its own process, its database's, its queue's
+	// database is the URL of its Postgres, where it has one.
+	database string
+	parties  []party // whose CPU it needs: its own process, its database's, its queue's
 
 	// emission prepares an emit of count events of a type.
 	emission func(eventType string, count int) (*emission, error)
@@ -117,11 +119,13 @@ func (b *bench) startServer(ctx context.Context, name, stack, binary string) (*s
 		"LISTEN_ADDR=127.0.0.1:0", "DATA_DIR=" + filepath.Join(dir, "data"), "EGRESS_ALLOW=127.0.0.0/8", "LOG_FORMAT=json",
 		"ADMIN_API_KEY=" + key, "SECRETS_KEY=" + base64.StdEncoding.EncodeToString(master), "SHUTDOWN_GRACE=3s",
 	}
+	env = append(env, b.serverEnv...)
 	if stack == production {
 		database, err := b.newDatabase(ctx)
 		if err != nil {
 			return nil, err
 		}
+		s.database = database
 		env = append(env, "DATABASE_URL="+database, "REDIS_URL="+b.newRedis())
 	}
 	if b.profile != "" {
