@@ -215,8 +215,9 @@ func TestFollow_SlowOnesAreDroppedAndMayGoOn(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			modelstest.Each(t, func(t *testing.T, store *models.Store) {
-				o.Store = store
-				f := run(t, o)
+				options := o
+				options.Store = store
+				f := run(t, options)
 				slow, quick := follow(t, f, everything, nil), follow(t, f, everything, nil)
 				first := emit(t, store, "acme", 1)
 				ids, cursor := take(t, slow, 1)

@@ -39,7 +39,9 @@ func (s *Store) openSQLite(ctx context.Context, opts Options) error {
 	if err := file.Close(); err != nil {
 		return fmt.Errorf("open database file: %w", err)
 	}
-	if s.main, err = sql.Open("sqlite", sqliteDSN(path, "_txlock=immediate&_pragma=cache_size(-16000)")); err != nil {
+	// The writer's cache is 8 MB. There are many readers; what they share is in the system's cache, and each has
+	// SQLite's 2 MB of its own.
+	if s.main, err = sql.Open("sqlite", sqliteDSN(path, "_txlock=immediate&_pragma=cache_size(-8000)")); err != nil {
 		return err
 	}
 	s.main.SetMaxOpenConns(1)
@@ -49,8 +51,7 @@ func (s *Store) openSQLite(ctx context.Context, opts Options) error {
 	if err := s.main.PingContext(ctx); err != nil {
 		return fmt.Errorf("open %s: %w", path, err)
 	}
-	// There are many of these, and what they share is in the system's cache: each has a small one of its own, in KiB.
-	if s.readers, err = sql.Open("sqlite", sqliteDSN(path, "_query_only=1&_pragma=cache_size(-4000)")); err != nil {
+	if s.readers, err = sql.Open("sqlite", sqliteDSN(path, "_query_only=1")); err != nil {
 		return err
 	}
 	s.readers.SetMaxOpenConns(opts.MaxConns)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strconv"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -101,7 +102,7 @@ func TestWindow_WhatIsForLaterComesAtItsTime(t *testing.T) {
 		far[i] = Item{DeliveryID: id, At: time.Now().Add(time.Hour + time.Duration(i)*time.Millisecond)}
 	}
 	require.NoError(t, conn.Enqueue(t.Context(), far))
-	eventually(t, 10*time.Second, func() (bool, string) { n := held(t, conn); return n == fewHeld/2, fmt.Sprint(n) })
+	eventually(t, 10*time.Second, func() (bool, string) { n := held(t, conn); return n == fewHeld/2, strconv.FormatInt(n, 10) })
 
 	at := time.Now().Add(1500 * time.Millisecond)
 	late := deliveryIDs(3)
@@ -161,7 +162,7 @@ func TestWindow_TheDatabaseFails(t *testing.T) {
 	conn.window.fallBehind(time.Now())
 	ids := deliveryIDs(10)
 	enqueueOneByOne(t, conn, ledger.memoryLedger, ids)
-	eventually(t, 10*time.Second, func() (bool, string) { n := ledger.failed.Load(); return n > 3, fmt.Sprint(n) })
+	eventually(t, 10*time.Second, func() (bool, string) { n := ledger.failed.Load(); return n > 3, strconv.FormatInt(n, 10) })
 	ledger.failing.Store(false)
 	got.wait(t, 10*time.Second, ids...)
 	cancel()
