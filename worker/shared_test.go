@@ -239,7 +239,7 @@ func TestD10_OneThatHangsDoesNotHoldUpTheOthers(t *testing.T) {
 		h, _ := s.webhook(t, hanging.URL(), func(w *models.Webhook) { w.Timeout = new(models.Millis(time.Minute)) })
 		w, _ := s.webhook(t, healthy.URL())
 		p := s.start(t)
-		s.emit(t, 1000, h)
+		s.emit(t, 400, h)
 		hanging.Wait(t, 16) // its share of 64
 		s.emit(t, 200, w)
 		healthy.Wait(t, 200)
