@@ -1,8 +1,11 @@
 package models_test
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
+	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"sync"
@@ -29,20 +32,33 @@ type disk struct {
 type files struct{ data, log []byte }
 
 func (d *disk) flush(log *os.File) error {
-	// In this order, so that the log has whatever of it is in the data.
-	data, err := os.ReadFile(d.path)
-	if err != nil {
-		return err
+	const header = 32 // of a log, with salts that are new whenever it begins anew
+	for {
+		var before [header]byte
+		n, err := log.ReadAt(before[:], 0)
+		if err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		// In this order, so that the log has whatever of it is in the data.
+		data, err := os.ReadFile(d.path)
+		if err != nil {
+			return err
+		}
+		written, err := os.ReadFile(log.Name())
+		if err != nil {
+			return err
+		}
+		// A log that was copied to the data after that was read, and begun anew before it was read itself,
+		// makes a pair that no disk ever held.
+		if !bytes.HasPrefix(written, before[:n]) {
+			continue
+		}
+		if err := log.Sync(); err != nil {
+			return err
+		}
+		d.last.Store(&files{data, written})
+		return nil
 	}
-	written, err := os.ReadFile(log.Name())
-	if err != nil {
-		return err
-	}
-	if err := log.Sync(); err != nil {
-		return err
-	}
-	d.last.Store(&files{data, written})
-	return nil
 }
 
 // has asks the database that a power cut would leave now.
