@@ -100,6 +100,9 @@ func (c *Conn) post(items []Item) (<-chan error, error) {
 		return nil, ErrClosed
 	case c.outbox.items > 0 && c.outbox.items+len(items) > maxOutbox:
 		c.counters.failed.Add(int64(len(items)))
+		if c.embedded != nil {
+			c.window.refuse(items, c.now())
+		}
 		if c.noise.allow(time.Second) {
 			c.log.Warn("too much waits to be enqueued; left to the reconciler", slog.Int("items", len(items)))
 		}

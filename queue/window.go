@@ -84,6 +84,17 @@ func (w *window) fallBehind(now time.Time) bool {
 	return first
 }
 
+// refuse notes that all of items were left out.
+func (w *window) refuse(items []Item, now time.Time) {
+	for _, it := range items {
+		if it.At.After(now) {
+			w.leaveOut(it.At)
+		} else {
+			w.fallBehind(now)
+		}
+	}
+}
+
 // leaveOut notes that something which is due at the given time was left out.
 func (w *window) leaveOut(at time.Time) {
 	for ns := at.UnixNano(); ; {

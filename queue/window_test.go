@@ -134,6 +134,27 @@ func TestWindow_AtStart(t *testing.T) {
 	got.wait(t, 60*time.Second, ids...)
 }
 
+// What finds no room on the way to the queue is fetched like what finds none in it.
+func TestWindow_TooMuchOnTheWay(t *testing.T) {
+	t.Parallel()
+	conn, ledger, got := openSmall(t), &memoryLedger{}, &pickedUp{}
+	reconcile(t, conn, ledger, time.Hour)
+	serve(t, conn, ledger.claim(got))
+	ids := deliveryIDs(2)
+	soon := time.Now().Add(500 * time.Millisecond)
+	ledger.add(time.Now(), ids[0])
+	ledger.add(soon, ids[1])
+	conn.outbox.mu.Lock()
+	conn.outbox.items += maxOutbox
+	conn.outbox.mu.Unlock()
+	require.ErrorIs(t, conn.Enqueue(t.Context(), []Item{{DeliveryID: ids[0]}, {DeliveryID: ids[1], At: soon}}), ErrFull)
+	conn.outbox.mu.Lock()
+	conn.outbox.items -= maxOutbox
+	conn.outbox.mu.Unlock()
+	got.wait(t, 10*time.Second, ids...)
+	require.False(t, got.when(ids[1]).Before(soon), "before its time")
+}
+
 // failingLedger fails to say what is due until it is told not to.
 type failingLedger struct {
 	*memoryLedger
