@@ -252,4 +252,5 @@ var (
 	errStopping = errors.New("the server is stopping")
 	errLifetime = errors.New("the stream was open for as long as it may be")
 	errIdle     = errors.New("no operation for a long time")
+	errSilent   = errors.New("no ping was answered")
 )

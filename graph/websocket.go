@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -179,11 +180,13 @@ func (c *connection) read() {
 	for {
 		kind, reader, err := c.socket.NextReader()
 		if err != nil {
+			c.lost(err)
 			return
 		}
 		text, err := io.ReadAll(reader)
 		if err != nil {
-			return // too large: the socket was closed with that
+			c.lost(err) // too large, else: the socket was closed with that
+			return
 		}
 		if c.ctx.Err() != nil {
 			return
@@ -203,6 +206,13 @@ func (c *connection) read() {
 		if !c.take(m) {
 			return
 		}
+	}
+}
+
+// lost closes a socket whose client is taken for gone, and tells it why, should it come back.
+func (c *connection) lost(err error) {
+	if late, ok := errors.AsType[net.Error](err); ok && late.Timeout() {
+		c.close(websocket.CloseGoingAway, errSilent.Error())
 	}
 }
 

@@ -99,7 +99,7 @@ func (s socket) subscribe(id, query string, vars variables) {
 
 func TestWebSocket_Protocol(t *testing.T) {
 	t.Parallel()
-	f := setup(t, func(o *graph.Options) { o.Streams.InitTimeout = 300 * time.Millisecond })
+	f := setup(t, func(o *graph.Options) { o.Streams.InitTimeout = 2 * time.Second })
 	hello := fmt.Sprintf(`{"type":"connection_init","payload":{"Authorization":"Bearer %s"}}`, f.read)
 	const typename = `{"type":"subscribe","id":"1","payload":{"query":"{ __typename }"}}`
 	endless := `{"type":"subscribe","id":"1","payload":{"query":"subscription { deliveryUpdated { cursor } }"}}`
@@ -253,12 +253,13 @@ func TestWebSocket_Limits(t *testing.T) {
 
 func TestWebSocket_Times(t *testing.T) {
 	t.Parallel()
-	idle := setup(t, func(o *graph.Options) { o.Streams.Idle = 50 * time.Millisecond })
+	idle := setup(t, func(o *graph.Options) { o.Streams.Idle = time.Second })
 	code, reason := idle.greet(t, idle.read).closed()
 	require.Equal(t, websocket.CloseNormalClosure, code, reason)
 
+	// It is not taken for gone before its time is over, however long an answer takes.
 	old := setup(t, func(o *graph.Options) {
-		o.Streams.Lifetime, o.Streams.KeepAlive = time.Second, 200*time.Millisecond
+		o.Streams.Lifetime, o.Streams.KeepAlive = 3*time.Second, 1500*time.Millisecond
 	})
 	s := old.greet(t, old.read)
 	s.subscribe("1", `subscription { eventEmitted { cursor } }`, nil)
@@ -273,10 +274,11 @@ func TestWebSocket_Times(t *testing.T) {
 
 	// A client that answers nothing is taken for gone.
 	mute := setup(t, func(o *graph.Options) { o.Streams.KeepAlive = 20 * time.Millisecond })
-	s = mute.greet(t, mute.read)
+	s = mute.dial(t, nil, "graphql-transport-ws")
 	s.conn.SetPingHandler(func(string) error { return nil })
-	_, err := s.tryReceive()
-	require.Error(t, err)
+	code, reason = s.closed()
+	require.Equal(t, websocket.CloseGoingAway, code)
+	require.Equal(t, "no ping was answered", reason)
 }
 
 func TestStreams_EndWithTheKey(t *testing.T) {
