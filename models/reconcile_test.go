@@ -2,6 +2,8 @@ package models_test
 
 import (
 	"context"
+	"database/sql"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -10,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/intervengine/webhooks/internal/testenv"
 	"github.com/intervengine/webhooks/models"
 	"github.com/intervengine/webhooks/models/modelstest"
 )
@@ -188,6 +191,52 @@ func TestExpireClaims_InParts(t *testing.T) {
 		alive, err := store.Count(t.Context(), "SELECT count(*) FROM deliveries WHERE claim_token = 'alive'")
 		require.NoError(t, err)
 		require.Equal(t, 2, alive)
+	})
+}
+
+// Whoever changes a delivery waits for nobody who only looks for what has run out.
+func TestExpireClaims_SearchesWithoutALock(t *testing.T) {
+	t.Parallel()
+	test := func(t *testing.T, dsn, driver, source string, lock ...string) {
+		t.Parallel()
+		store := modelstest.Open(t, models.Options{DSN: dsn, StatementTimeout: time.Minute, WorkTimeout: 5 * time.Second})
+		ids := due(t, store, newWebhook(t, store, "acme", nil), 10)
+		_, err := store.Claim(t.Context(), ids, "t1", lease)
+		require.NoError(t, err)
+		db, err := sql.Open(driver, source)
+		require.NoError(t, err)
+		defer func() { require.NoError(t, db.Close()) }()
+		other, err := db.Conn(t.Context())
+		require.NoError(t, err)
+		defer func() { require.NoError(t, other.Close()) }()
+		all := func(statements ...string) {
+			for _, text := range statements {
+				_, err := other.ExecContext(t.Context(), text)
+				require.NoError(t, err)
+			}
+		}
+		all(lock...)
+		expired, _, err := store.ExpireClaims(t.Context(), models.DueCursor{}, 10)
+		require.NoError(t, err, "it waits for who writes")
+		require.Empty(t, expired)
+		all("UPDATE deliveries SET claimed_until = claimed_at", "COMMIT")
+
+		all(lock...)
+		_, _, err = store.ExpireClaims(t.Context(), models.DueCursor{}, 10)
+		var away *models.UnavailableError
+		require.ErrorAs(t, err, &away, "what it finds it changes, and that waits")
+		all("ROLLBACK")
+		expired, _, err = store.ExpireClaims(t.Context(), models.DueCursor{}, 10)
+		require.NoError(t, err)
+		require.Len(t, expired, len(ids))
+	}
+	t.Run("sqlite", func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "webhooks.db")
+		test(t, path, "sqlite", "file:"+path, "BEGIN IMMEDIATE")
+	})
+	t.Run("postgres", func(t *testing.T) {
+		dsn := testenv.PostgresURL(t)
+		test(t, dsn, "pgx", dsn, "BEGIN", "LOCK TABLE deliveries IN EXCLUSIVE MODE")
 	})
 }
 
