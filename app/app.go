@@ -50,6 +50,14 @@ const StopMargin = 5 * time.Second
 // databaseTimeout bounds every statement that a caller waits for.
 const databaseTimeout = 2 * time.Second
 
+const (
+	// startPatience is how long a process that starts waits for Postgres. A restart or a failover takes seconds,
+	// and whoever supervises processes waits longer with each one that ends.
+	startPatience = 15 * time.Second
+	// startPause is what lies between its tries.
+	startPause = 250 * time.Millisecond
+)
+
 // Options says what to run.
 type Options struct {
 	Config *Config
@@ -133,6 +141,41 @@ func (a *App) open(ctx context.Context) (err error) {
 	}
 	a.now = a.store.Clock
 	a.lifecycle.onStop("database", func(context.Context) error { return a.store.Close() })
+	if err := a.prepareDatabase(ctx); err != nil {
+		return err
+	}
+	if err := a.ensureAdminKey(ctx); err != nil {
+		return err
+	}
+	if a.queue, err = queue.Open(ctx, queue.Options{RedisURL: c.RedisURL, Logger: a.logger, Now: a.now}); err != nil {
+		return fmt.Errorf("open queue: %w", err)
+	}
+	a.lifecycle.onStop("queue", func(context.Context) error { return a.queue.Close() })
+	return nil
+}
+
+// prepareDatabase makes the database this program's, once it is there. What it does it may do again.
+func (a *App) prepareDatabase(ctx context.Context) error {
+	patience, stop := context.WithTimeout(ctx, startPatience)
+	defer stop()
+	for waiting := false; ; waiting = true {
+		err := a.tryDatabase(ctx)
+		var away *models.UnavailableError
+		if err == nil || a.store.Dialect() != models.DialectPostgres || !errors.As(err, &away) || away.Refused() {
+			return err
+		}
+		if !waiting {
+			a.logger.WarnContext(ctx, "waiting for the database", slog.Duration("most", startPatience), slog.Any("error", err))
+		}
+		select {
+		case <-patience.Done():
+			return err
+		case <-time.After(startPause):
+		}
+	}
+}
+
+func (a *App) tryDatabase(ctx context.Context) error {
 	if err := a.store.Migrate(ctx); err != nil {
 		return fmt.Errorf("migrate: %w", err)
 	}
@@ -148,13 +191,6 @@ func (a *App) open(ctx context.Context) (err error) {
 	if err := a.store.EnsureBuiltinTypes(ctx, catalogue.Builtin()); err != nil {
 		return fmt.Errorf("write built-in event types: %w", err)
 	}
-	if err := a.ensureAdminKey(ctx); err != nil {
-		return err
-	}
-	if a.queue, err = queue.Open(ctx, queue.Options{RedisURL: c.RedisURL, Logger: a.logger, Now: a.now}); err != nil {
-		return fmt.Errorf("open queue: %w", err)
-	}
-	a.lifecycle.onStop("queue", func(context.Context) error { return a.queue.Close() })
 	return nil
 }
 

@@ -5,6 +5,8 @@ import (
 	"context"
 	"math/rand/v2"
 	"net/http"
+	"net/url"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -220,4 +222,35 @@ func TestFault21_DeliveriesLocked(t *testing.T) {
 	l.end(t)
 	w.onlyUnavailable(began)
 	w.settle(leaseOver)
+}
+
+// Postgres is away while a process starts, as it is when both come back from the same power cut.
+func TestStart_WaitsForPostgres(t *testing.T) {
+	t.Parallel()
+	env := apptest.Environment(t, apptest.Production)
+	proxy := testenv.NewProxy(t, env["DATABASE_URL"])
+	proxy.Down()
+	through := with(env, map[string]string{"DATABASE_URL": proxy.URL(env["DATABASE_URL"])})
+	for _, role := range []string{"api", "worker"} {
+		p := start(t, through, role)
+		apptest.Eventually(t, func() (bool, string) {
+			return strings.Contains(p.stderr.String(), `"msg":"waiting for the database"`), p.stderr.tail()
+		})
+		require.NoError(t, proxy.Up())
+		p.url()
+		p.stop()
+		proxy.Down()
+	}
+
+	// It does not wait for ever, nor for what does not pass by itself.
+	late := start(t, through, "api")
+	elsewhere, err := url.Parse(env["DATABASE_URL"])
+	require.NoError(t, err)
+	elsewhere.Path = "/nosuchdatabase"
+	wrong := start(t, with(env, map[string]string{"DATABASE_URL": elsewhere.String()}), "api")
+	require.Equal(t, 1, wrong.wait())
+	require.Contains(t, wrong.stderr.String(), "nosuchdatabase")
+	require.NotContains(t, wrong.stderr.String(), "waiting")
+	require.Equal(t, 1, late.wait())
+	require.Contains(t, late.stderr.String(), "database unavailable")
 }

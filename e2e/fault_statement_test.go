@@ -178,7 +178,8 @@ func TestFaultStatements_LostBeforeAndAfterTheirEffect(t *testing.T) {
 		proxy = testenv.NewProxy(t, url)
 		return proxy.URL(url)
 	}})
-	l := w.emit(either(20, 300))
+	// What a statement costs is the connection that it loses: the more events share one, the sooner there are many.
+	l := w.emitBy(either(8, 64), either(20, 300))
 	w.accept(10)
 	began := time.Now()
 	var before, after atomic.Int64

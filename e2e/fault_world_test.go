@@ -273,7 +273,10 @@ type load struct {
 }
 
 // emit starts the load: perSecond new keys, from 8 callers, over all APIs.
-func (w *world) emit(perSecond int) *load {
+func (w *world) emit(perSecond int) *load { return w.emitBy(8, perSecond) }
+
+// emitBy does so by as many callers as may wait for their answers at once.
+func (w *world) emitBy(most, perSecond int) *load {
 	ctx, stop := context.WithCancel(w.t.Context())
 	calls, cut := context.WithCancel(w.t.Context())
 	l := &load{stop: stop, cut: cut, done: make(chan struct{})}
@@ -302,7 +305,7 @@ func (w *world) emit(perSecond int) *load {
 	go func() {
 		defer close(l.done)
 		var callers sync.WaitGroup
-		for caller := range 8 {
+		for caller := range most {
 			callers.Go(func() {
 				for n := range keys {
 					key := fmt.Sprintf("%s-%d-%d", w.prefix, began, n)

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // ProblemCode classes what a caller can put right. The values are the API's.
@@ -99,3 +101,10 @@ func (e *UnavailableError) Error() string { return "database unavailable: " + e.
 
 // Unwrap gives the database's own error.
 func (e *UnavailableError) Unwrap() error { return e.Err }
+
+// Refused reports whether the database is there and does not let this program in: the login is wrong, or there
+// is no such database. It does not pass by itself.
+func (e *UnavailableError) Refused() bool {
+	pg, ok := errors.AsType[*pgconn.PgError](e.Err)
+	return ok && (strings.HasPrefix(pg.Code, "28") || pg.Code == "3D000")
+}
