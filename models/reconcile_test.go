@@ -198,7 +198,7 @@ func TestExpireClaims_InParts(t *testing.T) {
 func TestExpireClaims_SearchesWithoutALock(t *testing.T) {
 	t.Parallel()
 	test := func(t *testing.T, dsn, driver, source string, lock ...string) {
-		t.Parallel()
+		t.Helper()
 		store := modelstest.Open(t, models.Options{DSN: dsn, StatementTimeout: time.Minute, WorkTimeout: 5 * time.Second})
 		ids := due(t, store, newWebhook(t, store, "acme", nil), 10)
 		_, err := store.Claim(t.Context(), ids, "t1", lease)
@@ -231,10 +231,12 @@ func TestExpireClaims_SearchesWithoutALock(t *testing.T) {
 		require.Len(t, expired, len(ids))
 	}
 	t.Run("sqlite", func(t *testing.T) {
+		t.Parallel()
 		path := filepath.Join(t.TempDir(), "webhooks.db")
 		test(t, path, "sqlite", "file:"+path, "BEGIN IMMEDIATE")
 	})
 	t.Run("postgres", func(t *testing.T) {
+		t.Parallel()
 		dsn := testenv.PostgresURL(t)
 		test(t, dsn, "pgx", dsn, "BEGIN", "LOCK TABLE deliveries IN EXCLUSIVE MODE")
 	})
