@@ -185,7 +185,7 @@ func (c *connection) read() {
 		}
 		text, err := io.ReadAll(reader)
 		if err != nil {
-			c.lost(err) // too large, else: the socket was closed with that
+			c.lost(err) // or it was too large: the socket was closed with that
 			return
 		}
 		if c.ctx.Err() != nil {
