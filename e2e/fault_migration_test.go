@@ -191,3 +191,38 @@ func TestFault06_KilledDuringMigration(t *testing.T) {
 		t.Logf("%s a migration, killed at versions %v", takes.Round(time.Millisecond), found)
 	})
 }
+
+// A process that migrates loses its connection at a statement, which the database gets or does not
+// get: it tries again and serves, with nobody to start it again.
+func TestFault06_ConnectionLostDuringMigration(t *testing.T) {
+	t.Parallel()
+	shapes := postgresSchemas.all(t, testenv.PostgresURL(t))
+	env := apptest.Environment(t, apptest.Production)
+	// migrating starts a process that loses its connection at its nth packet; 0: at none.
+	migrating := func(url string, n int64, verdict testenv.Verdict, role string) (p *process, packets *atomic.Int64) {
+		proxy := testenv.NewProxy(t, url)
+		packets = &atomic.Int64{}
+		proxy.SetHook(func(_ int, direction testenv.Direction, _ []byte) testenv.Verdict {
+			if direction == testenv.ToServer && packets.Add(1) == n {
+				return verdict
+			}
+			return testenv.Pass
+		})
+		return start(t, with(env, map[string]string{"DATABASE_URL": proxy.URL(url)}), role), packets
+	}
+	p, packets := migrating(testenv.PostgresURL(t), 0, testenv.Pass, "migrate")
+	require.Zero(t, p.wait())
+	all := packets.Load()
+	rounds := either(4, all)
+	for round := range rounds {
+		url := testenv.PostgresURL(t)
+		at := 1 + round*all/rounds + rand.Int64N(max(1, all/rounds))
+		verdict := []testenv.Verdict{testenv.ResetBefore, testenv.ResetAfter}[rand.IntN(2)]
+		p, _ := migrating(url, at, verdict, "api")
+		p.url()
+		version, shape := postgresSchemas.of(t, url)
+		require.EqualValues(t, len(shapes)-1, version, "connection lost at packet %d", at)
+		require.Equal(t, shapes[version], shape, "connection lost at packet %d", at)
+		p.stop()
+	}
+}

@@ -244,13 +244,18 @@ func TestStart_WaitsForPostgres(t *testing.T) {
 
 	// It does not wait for ever, nor for what does not pass by itself.
 	late := start(t, through, "api")
-	elsewhere, err := url.Parse(env["DATABASE_URL"])
+	database, err := url.Parse(env["DATABASE_URL"])
 	require.NoError(t, err)
+	elsewhere, stranger := *database, *database
 	elsewhere.Path = "/nosuchdatabase"
-	wrong := start(t, with(env, map[string]string{"DATABASE_URL": elsewhere.String()}), "api")
-	require.Equal(t, 1, wrong.wait())
-	require.Contains(t, wrong.stderr.String(), "nosuchdatabase")
-	require.NotContains(t, wrong.stderr.String(), "waiting")
+	stranger.User = url.UserPassword("nosuchrole", "itspassword")
+	for name, wrong := range map[string]*url.URL{"nosuchdatabase": &elsewhere, "nosuchrole": &stranger} {
+		p := start(t, with(env, map[string]string{"DATABASE_URL": wrong.String()}), "api")
+		require.Equal(t, 1, p.wait())
+		require.Contains(t, p.stderr.String(), name)
+		require.NotContains(t, p.stderr.String(), "waiting")
+		require.NotContains(t, p.stderr.String(), "itspassword")
+	}
 	require.Equal(t, 1, late.wait())
 	require.Contains(t, late.stderr.String(), "database unavailable")
 }
