@@ -56,6 +56,9 @@ func (s *Store) openPostgres(_ context.Context, opts Options) error {
 	config.RuntimeParams["idle_in_transaction_session_timeout"] = milliseconds(s.work)
 	// Cancelling is the context's; this is for a client that is gone without a word.
 	config.RuntimeParams["statement_timeout"] = milliseconds(2 * s.work)
+	// A plan that is kept goes on as the tables were when it was made, until their statistics are:
+	// after a burst pages would be read by walks over all of it. A new one looks at their size.
+	config.RuntimeParams["plan_cache_mode"] = "force_custom_plan"
 	s.main = openPool(config.Copy(), opts.MaxConns)
 	s.readers = s.main
 	// Their statements have one good plan each, and making it anew costs more than they do. But it
