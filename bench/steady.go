@@ -43,11 +43,12 @@ func (b *bench) steady(ctx context.Context) (err error) {
 		Title: fmt.Sprintf("Steady load for %s, at %.0f %% of capacity", b.long, 100*steadyShare),
 		Columns: []string{
 			"", "emits/s", "events", "resident, first half", "second half", "slope/h",
-			"goroutines before", "after", "descriptors before", "after", "to Postgres before", "after",
+			"goroutines before", "after", "descriptors before", "after", "to Postgres before", "after", "oldest event, at most", "at the end",
 		},
 		Notes: []string{
 			"resident: the median of a look every " + steadyStretch.String() + "; slope: of a line through the second half's looks, by least squares.",
 			fmt.Sprintf("before, after: of a server that has been left alone for %s. Retention removes what is older than two minutes, so that the database is level.", connectionsIdle),
+			"oldest event: its age under load, which grows where retention removes less than comes.",
 		},
 	}
 	b.serverEnv = kept()
@@ -88,6 +89,7 @@ func (b *bench) steadyOne(ctx context.Context, s *subject) ([]any, error) {
 		return nil, err
 	}
 	var looks []look
+	var oldest, last time.Duration
 	events := 0
 	for began := time.Now(); time.Since(began) < b.long; {
 		if err := b.receiver.reset(ctx); err != nil {
@@ -97,6 +99,10 @@ func (b *bench) steadyOne(ctx context.Context, s *subject) ([]any, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w\n%s", s.name, err, s.process.log)
 		}
+		if last, err = s.oldestEvent(); err != nil {
+			return nil, err
+		}
+		oldest = max(oldest, last)
 		r, err := b.settle(ctx, s, path, emits)
 		if err != nil {
 			return nil, err
@@ -107,8 +113,8 @@ func (b *bench) steadyOne(ctx context.Context, s *subject) ([]any, error) {
 			return nil, err
 		}
 		looks = append(looks, look{time.Since(began), now})
-		b.logf("%-18s %s of %s: %d events, %s resident, receipt p50 %s p99 %s", s.name, time.Since(began).Round(time.Second), b.long,
-			events, text(size(now)), text(quantile(r.receipts, 0.5)), text(quantile(r.receipts, 0.99)))
+		b.logf("%-18s %s of %s: %d events, the oldest %s old, %s resident, receipt p50 %s p99 %s", s.name,
+			time.Since(began).Round(time.Second), b.long, events, last.Round(time.Second), text(size(now)), text(quantile(r.receipts, 0.5)), text(quantile(r.receipts, 0.99)))
 	}
 	after, err := b.quiet(ctx, s)
 	if err != nil {
@@ -117,7 +123,7 @@ func (b *bench) steadyOne(ctx context.Context, s *subject) ([]any, error) {
 	half := len(looks) / 2
 	row := []any{
 		s.name, rate, events, size(middle(looks[:half])), size(middle(looks[half:])), perHour(slope(looks[half:])),
-		before.goroutines, after.goroutines, before.descriptors, after.descriptors, nil, nil,
+		before.goroutines, after.goroutines, before.descriptors, after.descriptors, nil, nil, oldest, last,
 	}
 	if s.stack == production {
 		row[10], row[11] = before.connections, after.connections
@@ -205,6 +211,22 @@ func (b *bench) holds(ctx context.Context, s *subject) (h holdings, err error) {
 		return h, fmt.Errorf("count connections: %w", err)
 	}
 	return h, nil
+}
+
+// oldestEvent is how long ago the oldest event came that the server has.
+func (s *subject) oldestEvent() (time.Duration, error) {
+	var out struct {
+		Events struct {
+			Nodes []struct{ Timestamp time.Time }
+		}
+	}
+	if err := s.query(`{ events(last: 1) { nodes { timestamp } } }`, nil, &out); err != nil {
+		return 0, fmt.Errorf("find the oldest event: %w", err)
+	}
+	if len(out.Events.Nodes) == 0 {
+		return 0, nil
+	}
+	return time.Since(out.Events.Nodes[0].Timestamp), nil
 }
 
 // metrics reads the server's metrics that have no labels.

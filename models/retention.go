@@ -21,6 +21,8 @@ type PurgedEvents struct {
 	Deliveries int    // removed
 	Last       string // the last event that was looked at
 	More       bool   // there may be more after Last
+	// Held is how long the transaction was open, without the wait for it to begin and its commit.
+	Held time.Duration
 }
 
 // retentionSkew is how far beyond before ids are looked at: created_at decides, and what is looked at in
@@ -34,7 +36,9 @@ const retentionSkew = 25 * time.Hour
 func (s *Store) PurgeEvents(ctx context.Context, before time.Time, after string, limit int) (PurgedEvents, error) {
 	var purged PurgedEvents
 	err := s.working(ctx, func(tx *gorm.DB) error {
+		began := time.Now()
 		purged = PurgedEvents{Last: after}
+		defer func() { purged.Held = time.Since(began) }()
 		var ids []string
 		// In: the last id, the bounds. Out: the oldest events, locked, in the order of the index.
 		err := tx.Model(&Event{}).Where("id > ? AND id < ? AND created_at < ?", after, firstID(PrefixEvent, before.Add(retentionSkew)), before).
@@ -89,6 +93,19 @@ func (s *Store) PurgeEvents(ctx context.Context, before time.Time, after string,
 		return purge(tx, events, gone)
 	})
 	return purged, err
+}
+
+// RecentEvents counts the events that came within the time before now, up to most of them.
+func (s *Store) RecentEvents(ctx context.Context, within time.Duration, most int) (count int, err error) {
+	now, err := s.Now(ctx)
+	if err != nil {
+		return 0, err
+	}
+	err = s.reading(ctx, func(db *gorm.DB) error {
+		return db.Raw("SELECT count(*) FROM (SELECT 1 FROM events WHERE id > ? LIMIT ?) AS recent",
+			firstID(PrefixEvent, now.Add(-within)), most).Row().Scan(&count)
+	})
+	return count, err
 }
 
 // purgeWide removes a part of the deliveries of an event that has more than a batch takes. The event

@@ -201,3 +201,24 @@ func TestPurge(t *testing.T) {
 		require.Equal(t, 1, removed[models.PurgeRevisions], "the first revision of the webhook; those of the deleted one go with it")
 	})
 }
+
+func TestRecentEvents(t *testing.T) {
+	t.Parallel()
+	modelstest.Each(t, func(t *testing.T, store *models.Store) {
+		now := time.Now()
+		old := models.Event{
+			ID: models.FirstID(models.PrefixEvent, now.Add(-time.Hour)), Tenant: "acme", EventType: "message.sent",
+			Timestamp: now, CreatedAt: models.Instant(now),
+		}
+		require.NoError(t, store.Insert(t.Context(), []models.Event{old}))
+		commit(t, store, eventTo(), eventTo(), eventTo())
+		for within, want := range map[time.Duration]int{30 * time.Minute: 3, 2 * time.Hour: 4} {
+			count, err := store.RecentEvents(t.Context(), within, 100)
+			require.NoError(t, err)
+			require.Equal(t, want, count)
+		}
+		count, err := store.RecentEvents(t.Context(), 2*time.Hour, 2)
+		require.NoError(t, err)
+		require.Equal(t, 2, count)
+	})
+}

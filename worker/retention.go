@@ -14,16 +14,21 @@ const (
 	retentionLease = "retention"
 	// retentionLeaseFor is renewed while a pass runs; a holder that died is replaced after it.
 	retentionLeaseFor = time.Minute
-	// A batch of events shall take about purgeTarget more than a commit takes at least: that long a
-	// writer may have to wait for it on a database that has one writer. After each, the database
-	// belongs to others for twice as long.
+	// A batch of events shall keep the database for about purgeTarget more than a batch keeps it at
+	// least: that long a writer may have to wait for it on a database that has one writer. After each,
+	// the database belongs to others for twice as long, as far as what comes lets it.
 	purgeTarget   = 4 * time.Millisecond
-	dearestCommit = 10 * time.Millisecond
+	dearestPurge  = 10 * time.Millisecond
 	fewestPurged  = 5
 	mostPurged    = 500
 	firstPurged   = 20
 	purgeRows     = 200
 	shortestPause = 5 * time.Millisecond
+	// More than comes must go, or what is kept grows for as long as it goes on. Every comeEvery it is
+	// asked how much came in that time, up to mostCome.
+	goesToComes = 1.5
+	comeEvery   = 2 * time.Second
+	mostCome    = 20_000
 )
 
 // RetentionOptions are what NewRetention needs; all fields are required.
@@ -122,13 +127,22 @@ func (r *Retention) pass(ctx context.Context) error {
 
 // events removes events, in batches of the size that fits their target.
 func (r *Retention) events(ctx context.Context, before time.Time) (removed int, err error) {
-	batch := purgeBatch{size: firstPurged}
+	pace := purgePace{size: firstPurged}
+	var asked time.Time
 	for after := ""; ; {
 		if held, err := r.lease(ctx); err != nil || !held {
 			return removed, err
 		}
 		started := time.Now()
-		purged, err := r.Store.PurgeEvents(ctx, before, after, batch.size)
+		if started.Sub(asked) >= comeEvery {
+			count, err := r.Store.RecentEvents(ctx, comeEvery, mostCome)
+			if err != nil {
+				return removed, err
+			}
+			pace.comes(float64(count) / comeEvery.Seconds())
+			asked = started
+		}
+		purged, err := r.Store.PurgeEvents(ctx, before, after, pace.size)
 		if err != nil {
 			return removed, err
 		}
@@ -137,34 +151,47 @@ func (r *Retention) events(ctx context.Context, before time.Time) (removed int, 
 			return removed, nil
 		}
 		after = purged.Last
-		took := time.Since(started)
-		batch.adapt(took)
-		if err := pause(ctx, took); err != nil {
+		if err := pause(ctx, pace.next(purged.Events, purged.Held, time.Since(started))); err != nil {
 			return removed, err
 		}
 	}
 }
 
-// purgeBatch finds how many events to remove at once.
-type purgeBatch struct {
+// purgePace finds how many events to remove at once, and how long to leave the database to others
+// in between.
+type purgePace struct {
 	size  int
-	least time.Duration // that a batch has taken
+	least time.Duration // that a batch has kept the database
+	rate  float64       // of the events that come, a second
 }
 
-// adapt sets the size after a batch that took so long. A disk that is slow to commit makes every batch
-// slow, and small ones would fall behind what comes: so what the quickest took, twice and up to
-// dearestCommit each, is added to the target.
-func (b *purgeBatch) adapt(took time.Duration) {
-	if b.least == 0 || took < b.least {
-		b.least = took
+// comes takes in how many events a second come now. A lull counts little by little.
+func (p *purgePace) comes(rate float64) { p.rate = max(rate, 0.8*p.rate) }
+
+// next takes in how many events a batch removed, how long it kept the database and how long it took
+// with all that it waited for, sets the size, and gives the pause until the next batch.
+//
+// A database that is slow makes every batch slow, and small ones would fall behind what comes: so what
+// the quickest took, twice and up to dearestPurge each, is added to the target. Where others keep it so
+// busy that each batch waits for long, only larger ones with less in between remove as much as comes.
+func (p *purgePace) next(removed int, held, took time.Duration) time.Duration {
+	if p.least == 0 || held < p.least {
+		p.least = held
 	}
-	target := purgeTarget + 2*min(b.least, dearestCommit)
+	pause, behind := max(shortestPause, 2*held), false
+	if removed > 0 && p.rate > 0 {
+		// What such a batch and its pause may take.
+		due := time.Duration(float64(removed) / (goesToComes * p.rate) * float64(time.Second))
+		pause, behind = max(0, min(pause, due-took)), due < took+took/2
+	}
+	target := purgeTarget + 2*min(p.least, dearestPurge)
 	switch {
-	case took > target:
-		b.size = max(fewestPurged, b.size/2)
-	case took < target/2:
-		b.size = min(mostPurged, 2*b.size)
+	case behind, held < target/2:
+		p.size = min(mostPurged, 2*p.size)
+	case held > target:
+		p.size = max(fewestPurged, p.size/2)
 	}
+	return pause
 }
 
 // rows removes what belongs to no event.
@@ -179,15 +206,15 @@ func (r *Retention) rows(ctx context.Context, kind models.PurgeKind, before time
 		if err != nil || n < purgeRows {
 			return removed, err
 		}
-		if err := pause(ctx, time.Since(started)); err != nil {
+		if err := pause(ctx, max(shortestPause, 2*time.Since(started))); err != nil {
 			return removed, err
 		}
 	}
 }
 
-// pause leaves the database to others after a batch that took so long.
-func pause(ctx context.Context, took time.Duration) error {
-	timer := time.NewTimer(max(shortestPause, 2*took))
+// pause leaves the database to others for a while.
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
