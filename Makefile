@@ -121,5 +121,5 @@ $(GOVULNCHECK): TOOL = golang.org/x/vuln/cmd/govulncheck
 $(GOLANGCI_LINT) $(GOTESTSUM) $(GOVULNCHECK):
 	@echo "building $(@F)"
 	@mkdir -p $(BIN) && scratch=$$(mktemp -d $(BIN)/build.XXXXXX) && \
-	GOBIN=$$scratch GOFLAGS=-buildvcs=false go install $(TOOL)@$(lastword $(subst -v, v,$(@F))) && \
+	GOBIN=$$scratch GOFLAGS="$$GOFLAGS -buildvcs=false" go install $(TOOL)@$(lastword $(subst -v, v,$(@F))) && \
 	mv $$scratch/* $@ && rmdir $$scratch

@@ -213,7 +213,7 @@ func TestFault06_ConnectionLostDuringMigration(t *testing.T) {
 	p, packets := migrating(testenv.PostgresURL(t), 0, testenv.Pass, "migrate")
 	require.Zero(t, p.wait())
 	all := packets.Load()
-	rounds := either(4, all)
+	rounds := either(2, all)
 	for round := range rounds {
 		url := testenv.PostgresURL(t)
 		at := 1 + round*all/rounds + rand.Int64N(max(1, all/rounds))

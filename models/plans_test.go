@@ -16,7 +16,7 @@ import (
 )
 
 // grown is how many rows come into each big table at once.
-const grown = 100_000
+const grown = 30_000
 
 // oldPage fills n rows that look as if an hour had passed. In: how many.
 var oldPage = []string{
