@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -54,7 +55,8 @@ func pace(ctx context.Context, s *subject, e *emission, rate float64, duration t
 	var mu sync.Mutex
 	var idle []*caller
 	var all []emit
-	var failed error
+	var failed error // the first of them
+	failures := 0
 	one := func() {
 		mu.Lock()
 		c := &caller{addr: s.addr}
@@ -67,7 +69,10 @@ func pace(ctx context.Context, s *subject, e *emission, rate float64, duration t
 		mu.Lock()
 		defer mu.Unlock()
 		idle = append(idle, c)
-		failed = errors.Join(failed, err)
+		if err != nil {
+			failed = cmp.Or(failed, err)
+			failures++
+		}
 		for _, id := range ids {
 			all = append(all, emit{id, sent, answered})
 		}
@@ -85,6 +90,9 @@ func pace(ctx context.Context, s *subject, e *emission, rate float64, duration t
 	wait.Wait()
 	for _, c := range idle {
 		c.close()
+	}
+	if failed != nil {
+		failed = fmt.Errorf("%d of %d emits failed, the first: %w", failures, failures+len(all)/e.events, failed)
 	}
 	return all, failed
 }

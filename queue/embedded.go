@@ -3,8 +3,10 @@ package queue
 import (
 	"context"
 	"crypto/rand"
+	"reflect"
 	"sync"
 	"time"
+	"unsafe"
 
 	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/go-redis/v9"
@@ -45,9 +47,31 @@ func (e *embedded) tick(ctx context.Context) {
 		}
 		now := time.Now()
 		e.server.FastForward(now.Sub(last))
+		e.forget()
 		last = now
 		timer.Reset(max(second, 100*time.Since(now)))
 	}
+}
+
+// mostVersions is how many keys' changes the server may count before it forgets them, about 1 MB.
+const mostVersions = 10_000
+
+// forget lets go of the server's counts of changes. It keeps one for each key that there ever was, for
+// WATCH, which nothing here uses: a tenth of a kilobyte for each task, for as long as the process lives.
+func (e *embedded) forget() {
+	versions := e.versions()
+	e.server.Lock()
+	defer e.server.Unlock()
+	if len(*versions) > mostVersions {
+		*versions = map[string]uint{}
+	}
+}
+
+// versions is where the server counts; look at it under the server's lock. The library has no way to it: a
+// version of it that counts elsewhere panics here at the first second, and so in every test.
+func (e *embedded) versions() *map[string]uint {
+	field := reflect.ValueOf(e.server.DB(0)).Elem().FieldByName("keyVersion")
+	return reflect.NewAt(field.Type(), unsafe.Pointer(field.UnsafeAddr())).Interface().(*map[string]uint) //nolint:gosec,forcetypeassert // see above
 }
 
 // steadyClock is a hook on the clients of an embedded server that tells it the time before each command:
