@@ -71,7 +71,7 @@ func (e *embedded) forget() {
 // version of it that counts elsewhere panics here at the first second, and so in every test.
 func (e *embedded) versions() *map[string]uint {
 	field := reflect.ValueOf(e.server.DB(0)).Elem().FieldByName("keyVersion")
-	return reflect.NewAt(field.Type(), unsafe.Pointer(field.UnsafeAddr())).Interface().(*map[string]uint) //nolint:gosec,forcetypeassert // see above
+	return reflect.NewAt(field.Type(), unsafe.Pointer(field.UnsafeAddr())).Interface().(*map[string]uint) //nolint:forcetypeassert // see above
 }
 
 // steadyClock is a hook on the clients of an embedded server that tells it the time before each command:
