@@ -352,10 +352,11 @@ func (l *memoryLedger) DueDeliveries(_ context.Context, olderThan time.Duration,
 	defer l.mu.Unlock()
 	l.asked++
 	var page []models.Due
+	now := time.Now() // one for all, as the database has
 	for _, d := range l.due {
 		past := d.NextAttemptAt.After(after.NextAttemptAt) ||
 			d.NextAttemptAt.Equal(after.NextAttemptAt) && d.DeliveryID > after.DeliveryID
-		if past && time.Since(d.NextAttemptAt) > olderThan && len(page) < limit {
+		if past && now.Sub(d.NextAttemptAt) > olderThan && len(page) < limit {
 			page = append(page, d)
 		}
 	}
