@@ -42,11 +42,12 @@ func (b *bench) steady(ctx context.Context) (err error) {
 	t := &table{
 		Title: fmt.Sprintf("Steady load for %s, at %.0f %% of capacity", b.long, 100*steadyShare),
 		Columns: []string{
-			"", "emits/s", "events", "resident, first half", "second half", "slope/h",
+			"", "emits/s", "events", "resident, first half", "second half", "slope/h", "heap's goal, slope/h",
 			"goroutines before", "after", "descriptors before", "after", "to Postgres before", "after", "oldest event, at most", "at the end",
 		},
 		Notes: []string{
 			"resident: the median of a look every " + steadyStretch.String() + "; slope: of a line through the second half's looks, by least squares.",
+			"heap's goal: the size at which the next collection of garbage begins, a fixed multiple of what the last one left, and so without what resident has of chance.",
 			fmt.Sprintf("before, after: of a server that has been left alone for %s. Retention removes what is older than two minutes, so that the database is level.", connectionsIdle),
 			"oldest event: its age under load, which grows where retention removes less than comes.",
 		},
@@ -112,9 +113,14 @@ func (b *bench) steadyOne(ctx context.Context, s *subject) ([]any, error) {
 		if err != nil {
 			return nil, err
 		}
-		looks = append(looks, look{time.Since(began), now})
-		b.logf("%-18s %s of %s: %d events, the oldest %s old, %s resident, receipt p50 %s p99 %s", s.name,
-			time.Since(began).Round(time.Second), b.long, events, last.Round(time.Second), text(size(now)), text(quantile(r.receipts, 0.5)), text(quantile(r.receipts, 0.99)))
+		metrics, err := s.metrics(ctx)
+		if err != nil {
+			return nil, err
+		}
+		goal := int64(metrics["go_memstats_next_gc_bytes"])
+		looks = append(looks, look{time.Since(began), now, goal})
+		b.logf("%-18s %s of %s: %d events, the oldest %s old, %s resident, heap's goal %s, receipt p50 %s p99 %s", s.name,
+			time.Since(began).Round(time.Second), b.long, events, last.Round(time.Second), text(size(now)), text(size(goal)), text(quantile(r.receipts, 0.5)), text(quantile(r.receipts, 0.99)))
 	}
 	after, err := b.quiet(ctx, s)
 	if err != nil {
@@ -122,11 +128,11 @@ func (b *bench) steadyOne(ctx context.Context, s *subject) ([]any, error) {
 	}
 	half := len(looks) / 2
 	row := []any{
-		s.name, rate, events, size(middle(looks[:half])), size(middle(looks[half:])), perHour(slope(looks[half:])),
+		s.name, rate, events, size(middle(looks[:half])), size(middle(looks[half:])), perHour(slope(looks[half:], look.memory)), perHour(slope(looks[half:], look.heap)),
 		before.goroutines, after.goroutines, before.descriptors, after.descriptors, nil, nil, oldest, last,
 	}
 	if s.stack == production {
-		row[10], row[11] = before.connections, after.connections
+		row[11], row[12] = before.connections, after.connections
 	}
 	return row, nil
 }
@@ -135,7 +141,11 @@ func (b *bench) steadyOne(ctx context.Context, s *subject) ([]any, error) {
 type look struct {
 	at       time.Duration
 	resident int64
+	goal     int64 // of the heap
 }
+
+func (l look) memory() float64 { return float64(l.resident) }
+func (l look) heap() float64   { return float64(l.goal) }
 
 func middle(looks []look) int64 {
 	values := make([]int64, len(looks))
@@ -147,18 +157,18 @@ func middle(looks []look) int64 {
 
 // slope is that of the line through the looks by least squares, in bytes an hour; zero where there are
 // too few for one.
-func slope(looks []look) float64 {
+func slope(looks []look, of func(look) float64) float64 {
 	if len(looks) < 2 {
 		return 0
 	}
 	var x, y float64
 	for _, l := range looks {
 		x += l.at.Hours() / float64(len(looks))
-		y += float64(l.resident) / float64(len(looks))
+		y += of(l) / float64(len(looks))
 	}
 	var over, under float64
 	for _, l := range looks {
-		over += (l.at.Hours() - x) * (float64(l.resident) - y)
+		over += (l.at.Hours() - x) * (of(l) - y)
 		under += (l.at.Hours() - x) * (l.at.Hours() - x)
 	}
 	return over / under

@@ -12,7 +12,7 @@ func TestSlope(t *testing.T) {
 	line := func(perHour float64, noise ...int64) (looks []look) {
 		for n, off := range noise {
 			at := time.Duration(n) * 10 * time.Minute
-			looks = append(looks, look{at, 100_000_000 + int64(perHour*at.Hours()) + off})
+			looks = append(looks, look{at: at, resident: 100_000_000 + int64(perHour*at.Hours()) + off})
 		}
 		return looks
 	}
@@ -29,7 +29,7 @@ func TestSlope(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			require.InDelta(t, c.want, slope(c.looks), 10)
+			require.InDelta(t, c.want, slope(c.looks, look.memory), 10)
 		})
 	}
 }
