@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
-	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -17,7 +16,6 @@ import (
 	"github.com/intervengine/webhooks/catalogue"
 	"github.com/intervengine/webhooks/control"
 	"github.com/intervengine/webhooks/egress"
-	"github.com/intervengine/webhooks/internal/testenv"
 	"github.com/intervengine/webhooks/models"
 	"github.com/intervengine/webhooks/models/modelstest"
 	"github.com/intervengine/webhooks/queue"
@@ -42,11 +40,11 @@ func each(t *testing.T, test func(t *testing.T, f *fixture)) {
 	t.Helper()
 	t.Run("sqlite", func(t *testing.T) {
 		t.Parallel()
-		test(t, setup(t, filepath.Join(t.TempDir(), "webhooks.db")))
+		test(t, setup(t, modelstest.SQLiteFile(t)))
 	})
 	t.Run("postgres", func(t *testing.T) {
 		t.Parallel()
-		test(t, setup(t, testenv.PostgresURL(t)))
+		test(t, setup(t, modelstest.PostgresURL(t)))
 	})
 }
 

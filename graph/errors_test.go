@@ -10,12 +10,13 @@ import (
 
 	"github.com/intervengine/webhooks/graph"
 	"github.com/intervengine/webhooks/internal/testenv"
+	"github.com/intervengine/webhooks/models/modelstest"
 )
 
 func TestE5_DatabaseAway(t *testing.T) {
 	t.Parallel()
 	proxy := testenv.NewProxy(t, testenv.PostgresURL(t))
-	f := setupOn(t, proxy.URL(testenv.PostgresURL(t)))
+	f := setupOn(t, proxy.URL(modelstest.PostgresURL(t)))
 	id := f.create(t, f.all, "w")
 	// Keys that were used are known without the database.
 	for _, key := range []string{f.read, f.emit} {

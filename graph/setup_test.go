@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -23,7 +22,6 @@ import (
 	"github.com/intervengine/webhooks/egress"
 	"github.com/intervengine/webhooks/graph"
 	"github.com/intervengine/webhooks/intake"
-	"github.com/intervengine/webhooks/internal/testenv"
 	"github.com/intervengine/webhooks/live"
 	"github.com/intervengine/webhooks/models"
 	"github.com/intervengine/webhooks/models/modelstest"
@@ -67,13 +65,13 @@ func each(t *testing.T, test func(t *testing.T, f *fixture)) {
 	})
 	t.Run("postgres", func(t *testing.T) {
 		t.Parallel()
-		test(t, setupOn(t, testenv.PostgresURL(t)))
+		test(t, setupOn(t, modelstest.PostgresURL(t)))
 	})
 }
 
 func setup(t testing.TB, changes ...change) *fixture {
 	t.Helper()
-	return setupOn(t, filepath.Join(t.TempDir(), "webhooks.db"), changes...)
+	return setupOn(t, modelstest.SQLiteFile(t), changes...)
 }
 
 func setupOn(t testing.TB, dsn string, changes ...change) *fixture {

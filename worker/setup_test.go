@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -111,12 +110,12 @@ func onEach(t *testing.T, test func(t *testing.T, s *stack)) {
 
 func embedded(t testing.TB) *stack {
 	t.Helper()
-	return newStack(t, filepath.Join(t.TempDir(), "webhooks.db"), "")
+	return newStack(t, modelstest.SQLiteFile(t), "")
 }
 
 func production(t testing.TB) *stack {
 	t.Helper()
-	return newStack(t, testenv.PostgresURL(t), testenv.RedisURL(t))
+	return newStack(t, modelstest.PostgresURL(t), testenv.RedisURL(t))
 }
 
 func newStack(t testing.TB, dsn, redisURL string) *stack {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -25,10 +26,15 @@ const callLimit = time.Minute
 // dropped when the test ends, open connections or not.
 func PostgresURL(t testing.TB) string {
 	t.Helper()
+	// template0 takes no connections, so nobody can be in the way of copying it.
+	return postgresDatabase(t, "template0")
+}
+
+func postgresDatabase(t testing.TB, template string) string {
+	t.Helper()
 	owner := variable(t, services.DatabaseURLEnv)
 	name := "test_" + strings.ToLower(rand.Text())
-	// template0 takes no connections, so nobody can be in the way of copying it.
-	if err := administer(owner, "CREATE DATABASE "+name+" TEMPLATE template0"); err != nil {
+	if err := administer(owner, "CREATE DATABASE "+name+" TEMPLATE "+template); err != nil {
 		t.Fatalf("create database: %v", err)
 	}
 	t.Cleanup(func() {
@@ -36,12 +42,76 @@ func PostgresURL(t testing.TB) string {
 			t.Errorf("drop database: %v", err)
 		}
 	})
+	return databaseURL(t, owner, name)
+}
+
+func databaseURL(t testing.TB, owner, name string) string {
+	t.Helper()
 	parsed, err := url.Parse(owner)
 	if err != nil {
 		t.Fatalf("%s is not a URL", services.DatabaseURLEnv) // the error would show its password
 	}
 	parsed.Path = "/" + name
 	return parsed.String()
+}
+
+// A Model is what the databases of many tests begin with. It is made once in a process: copying it
+// costs a part of what Prepare does.
+type Model struct {
+	// Prepare fills the empty database at the URL, and leaves no connection to it.
+	Prepare func(url string) error
+
+	mu   sync.Mutex
+	name string
+}
+
+// PostgresCopy is PostgresURL of a database that begins as the model, which is gone when the run is
+// over. Where the command testenv is not there to end it, each database is prepared for itself.
+func PostgresCopy(t testing.TB, model *Model) string {
+	t.Helper()
+	if name := model.made(t); name != "" {
+		return postgresDatabase(t, name)
+	}
+	own := PostgresURL(t)
+	if err := model.Prepare(own); err != nil {
+		t.Fatalf("prepare database: %v", err)
+	}
+	return own
+}
+
+// made makes the model's database unless there is one, and names it.
+func (m *Model) made(t testing.TB) string {
+	t.Helper()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.name != "" {
+		return m.name
+	}
+	owner := variable(t, services.DatabaseURLEnv)
+	name := "model_" + strings.ToLower(rand.Text())
+	kept, err := services.KeepModelDatabase(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !kept {
+		return ""
+	}
+	if err := administer(owner, "CREATE DATABASE "+name+" TEMPLATE template0"); err != nil {
+		t.Fatalf("create model database: %v", err)
+	}
+	if err := m.Prepare(databaseURL(t, owner, name)); err != nil {
+		t.Fatalf("prepare model database: %v", err)
+	}
+	// A backend that is about to end, or one that vacuums, would be in the way of each copy.
+	if err := administer(owner, "ALTER DATABASE "+name+" ALLOW_CONNECTIONS false"); err != nil {
+		t.Fatalf("close model database: %v", err)
+	}
+	end := "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE datname = '" + name + "'"
+	if err := administer(owner, end); err != nil {
+		t.Fatalf("close model database: %v", err)
+	}
+	m.name = name
+	return name
 }
 
 // administer runs one statement on a connection of its own.

@@ -2,6 +2,7 @@ package testenv_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/intervengine/webhooks/internal/testenv"
+	"github.com/intervengine/webhooks/internal/testenv/services"
 )
 
 const limit = 30 * time.Second
@@ -49,6 +51,53 @@ func TestPostgresURL(t *testing.T) { //nolint:tparallel // one step after the ot
 	t.Run("is gone after the test", func(t *testing.T) {
 		_, err := pgx.Connect(t.Context(), url)
 		require.ErrorContains(t, err, "3D000") // invalid_catalog_name
+	})
+}
+
+// The subtests change the environment, so nothing is parallel.
+func TestPostgresCopy(t *testing.T) { //nolint:paralleltest // see above
+	prepared := 0
+	model := func() *testenv.Model {
+		prepared = 0
+		return &testenv.Model{Prepare: func(url string) error {
+			prepared++
+			connection, err := pgx.Connect(t.Context(), url)
+			if err != nil {
+				return err
+			}
+			_, err = connection.Exec(t.Context(), "CREATE TABLE ours (id int)")
+			return errors.Join(err, connection.Close(t.Context()))
+		}}
+	}
+	use := func(t *testing.T, model *testenv.Model) {
+		t.Helper()
+		for range 2 {
+			_, err := connect(t, testenv.PostgresCopy(t, model)).Exec(t.Context(), "ALTER TABLE ours RENAME TO mine")
+			require.NoError(t, err)
+		}
+	}
+	models := func(t *testing.T, url string) (count int) {
+		t.Helper()
+		query := "SELECT count(*) FROM pg_database WHERE datname LIKE 'model%'"
+		require.NoError(t, connect(t, url).QueryRow(t.Context(), query).Scan(&count))
+		return count
+	}
+	server := testenv.PostgresServer(t)
+	t.Setenv(services.DatabaseURLEnv, server.URL())
+	scratch := t.TempDir()
+	t.Setenv(services.ScratchEnv, scratch)
+	t.Run("without a run each is prepared", func(t *testing.T) {
+		use(t, model())
+		require.Equal(t, 2, prepared)
+		require.Zero(t, models(t, server.URL()))
+	})
+	t.Run("in a run one is, which goes with it", func(t *testing.T) {
+		require.NoError(t, services.MakeModelsDir(scratch))
+		use(t, model())
+		require.Equal(t, 1, prepared)
+		require.Equal(t, 1, models(t, server.URL()))
+		require.NoError(t, services.DropModelDatabases(t.Context(), server.URL()))
+		require.Zero(t, models(t, server.URL()))
 	})
 }
 

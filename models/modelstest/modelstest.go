@@ -4,8 +4,12 @@ package modelstest
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -33,13 +37,62 @@ func Each(t *testing.T, test func(t *testing.T, store *models.Store)) {
 // SQLite is an empty store on a file of its own.
 func SQLite(t testing.TB) *models.Store {
 	t.Helper()
-	return Open(t, models.Options{DSN: filepath.Join(t.TempDir(), "webhooks.db"), StatementTimeout: patience, WorkTimeout: patience})
+	return Open(t, models.Options{DSN: SQLiteFile(t), StatementTimeout: patience, WorkTimeout: patience})
 }
 
 // Postgres is an empty store on a database of its own in the run's server.
 func Postgres(t testing.TB) *models.Store {
 	t.Helper()
-	return Open(t, models.Options{DSN: testenv.PostgresURL(t), StatementTimeout: patience, WorkTimeout: patience})
+	return Open(t, models.Options{DSN: PostgresURL(t), StatementTimeout: patience, WorkTimeout: patience})
+}
+
+// SQLiteFile is the path of an empty, migrated database that ends with the test.
+func SQLiteFile(t testing.TB) string {
+	t.Helper()
+	content, err := sqliteModel()
+	if err != nil {
+		t.Fatalf("make a migrated database: %v", err)
+	}
+	path := filepath.Join(t.TempDir(), "webhooks.db")
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Fatalf("copy the migrated database: %v", err)
+	}
+	return path
+}
+
+// PostgresURL names an empty, migrated database in the run's server that ends with the test.
+func PostgresURL(t testing.TB) string {
+	t.Helper()
+	return testenv.PostgresCopy(t, postgresModel)
+}
+
+// Migrating costs more than most tests do, so each process does it once and copies.
+var (
+	postgresModel = &testenv.Model{Prepare: migrate}
+	sqliteModel   = sync.OnceValues(func() (content []byte, err error) {
+		dir, err := os.MkdirTemp("", "model-")
+		if err != nil {
+			return nil, fmt.Errorf("make directory: %w", err)
+		}
+		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+		path := filepath.Join(dir, "webhooks.db")
+		if err := migrate(path); err != nil {
+			return nil, err
+		}
+		// What is committed is in this file alone once the database is closed.
+		return os.ReadFile(path)
+	})
+)
+
+func migrate(dsn string) (err error) {
+	store, err := models.Open(context.Background(), models.Options{
+		DSN: dsn, Logger: slog.New(slog.DiscardHandler), StatementTimeout: patience, WorkTimeout: patience,
+	})
+	if err != nil {
+		return fmt.Errorf("open store: %w", err)
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	return store.Migrate(context.Background())
 }
 
 // Open opens and migrates the database that opts names, and closes it when the test ends. Without

@@ -28,9 +28,7 @@ func startPostgres(ctx context.Context, source Source, port int, settings []stri
 	if err != nil {
 		return nil, err
 	}
-	password := rand.Text()
 	server := &Server{
-		url: fmt.Sprintf("postgres://postgres:%s@127.0.0.1:%d/postgres?sslmode=disable", password, port),
 		dir: dir,
 		// Fast shutdown: open sessions are told to go, nothing committed needs recovery.
 		stopSignal: syscall.SIGINT,
@@ -49,7 +47,12 @@ func startPostgres(ctx context.Context, source Source, port int, settings []stri
 	}, settings...) {
 		arguments = append(arguments, "-c", setting) // of two, the later counts
 	}
+	address := func(password string) string {
+		return fmt.Sprintf("postgres://postgres:%s@127.0.0.1:%d/postgres?sslmode=disable", password, port)
+	}
 	if source.Engine != "" {
+		password := rand.Text()
+		server.url = address(password)
 		server.unit = &container{
 			engine: source.Engine, name: "testenv-" + rand.Text(), image: source.Image,
 			options: []string{
@@ -60,10 +63,11 @@ func startPostgres(ctx context.Context, source Source, port int, settings []stri
 		}
 		return server, server.launch(ctx)
 	}
-	credential, data, err := initPostgres(ctx, source, dir, password)
+	credential, data, password, err := initPostgres(ctx, source, dir)
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
+	server.url = address(password)
 	server.unit = &process{
 		path: filepath.Join(source.Path, "postgres"), dir: data, credential: credential,
 		args: append([]string{
@@ -76,35 +80,82 @@ func startPostgres(ctx context.Context, source Source, port int, settings []stri
 	return server, server.launch(ctx)
 }
 
-// initPostgres makes the data directory, owned by the account that the server will run as.
-func initPostgres(ctx context.Context, source Source, dir, password string) (*syscall.Credential, string, error) {
-	credential, err := unprivileged()
+// initPostgres makes the data directory, owned by the account that the server will run as, and
+// returns it with the password of the user postgres.
+func initPostgres(ctx context.Context, source Source, dir string) (credential *syscall.Credential, data, password string, err error) {
+	credential, err = unprivileged()
 	if err != nil {
-		return nil, "", err
+		return nil, "", "", err
 	}
-	home, passwordFile := filepath.Join(dir, "home"), filepath.Join(dir, "home", "password")
+	model, err := clusterModel(ctx, source, credential)
+	if err != nil {
+		return nil, "", "", err
+	}
+	home, err := handOver(dir, credential)
+	if err != nil {
+		return nil, "", "", err
+	}
+	if model == "" {
+		data, password, err = initCluster(ctx, source, home, credential)
+		return credential, data, password, err
+	}
+	data = filepath.Join(home, "data")
+	if err := runAs(ctx, credential, home, "cp", "-R", "-p", filepath.Join(model, "data"), data); err != nil {
+		return nil, "", "", err
+	}
+	content, err := os.ReadFile(filepath.Join(model, "password"))
+	if err != nil {
+		return nil, "", "", fmt.Errorf("read password: %w", err)
+	}
+	return credential, data, string(content), nil
+}
+
+// handOver makes a directory in dir that belongs to the account.
+func handOver(dir string, credential *syscall.Credential) (string, error) {
+	home := filepath.Join(dir, "home")
 	if err := os.Mkdir(home, 0o700); err != nil {
-		return nil, "", fmt.Errorf("make data directory: %w", err)
+		return "", fmt.Errorf("make data directory: %w", err)
 	}
+	return home, chown(home, credential)
+}
+
+func chown(path string, credential *syscall.Credential) error {
+	if credential == nil {
+		return nil
+	}
+	if err := os.Chown(path, int(credential.Uid), int(credential.Gid)); err != nil {
+		return fmt.Errorf("hand over data directory: %w", err)
+	}
+	return nil
+}
+
+// initCluster makes a cluster in home.
+func initCluster(ctx context.Context, source Source, home string, credential *syscall.Credential) (data, password string, err error) {
+	password = rand.Text()
+	passwordFile := filepath.Join(home, "initial")
 	if err := os.WriteFile(passwordFile, []byte(password), 0o600); err != nil {
-		return nil, "", fmt.Errorf("write password: %w", err)
+		return "", "", fmt.Errorf("write password: %w", err)
 	}
-	if credential != nil {
-		for _, path := range []string{home, passwordFile} {
-			if err := os.Chown(path, int(credential.Uid), int(credential.Gid)); err != nil {
-				return nil, "", fmt.Errorf("hand over data directory: %w", err)
-			}
-		}
+	if err := chown(passwordFile, credential); err != nil {
+		return "", "", err
 	}
-	data := filepath.Join(home, "data")
+	data = filepath.Join(home, "data")
 	// Syncing here would protect a directory that no crash can make worth keeping.
-	initdb := exec.CommandContext(ctx, filepath.Join(source.Path, "initdb"), "--no-sync", "--pgdata", data,
-		"--username", "postgres", "--auth", "scram-sha-256", "--pwfile", passwordFile, "--encoding", "UTF8", "--locale", "C")
-	initdb.Dir = home
-	initdb.SysProcAttr = ownGroup(syscall.SIGKILL)
-	initdb.SysProcAttr.Credential = credential
-	if output, err := initdb.CombinedOutput(); err != nil {
-		return nil, "", fmt.Errorf("initdb: %w\n%s", err, lastLines(string(output), 5))
+	if err := runAs(ctx, credential, home, filepath.Join(source.Path, "initdb"), "--no-sync", "--pgdata", data,
+		"--username", "postgres", "--auth", "scram-sha-256", "--pwfile", passwordFile, "--encoding", "UTF8", "--locale", "C"); err != nil {
+		return "", "", err
 	}
-	return credential, data, os.Remove(passwordFile)
+	return data, password, os.Remove(passwordFile)
+}
+
+// runAs runs a program as the account, in dir, to its end.
+func runAs(ctx context.Context, credential *syscall.Credential, dir, program string, arguments ...string) error {
+	command := exec.CommandContext(ctx, program, arguments...)
+	command.Dir = dir
+	command.SysProcAttr = ownGroup(syscall.SIGKILL)
+	command.SysProcAttr.Credential = credential
+	if output, err := command.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w\n%s", filepath.Base(program), err, lastLines(string(output), 5))
+	}
+	return nil
 }

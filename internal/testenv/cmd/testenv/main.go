@@ -107,8 +107,12 @@ type variable struct{ name, value string }
 // stops what was started. That function is never nil.
 func provide(ctx context.Context, dir, fsync string, log io.Writer) (_ []variable, stop func() error, err error) {
 	var running []*services.Server
+	var foreign string // a Postgres that stays when the run has ended
 	stop = func() error {
 		var errs []error
+		if foreign != "" {
+			errs = append(errs, services.DropModelDatabases(context.WithoutCancel(ctx), foreign))
+		}
 		for _, server := range running {
 			errs = append(errs, server.Close())
 		}
@@ -121,6 +125,9 @@ func provide(ctx context.Context, dir, fsync string, log io.Writer) (_ []variabl
 	// Private servers of single tests go to the same place, so that it is deleted as a whole.
 	if err := os.Setenv(services.ScratchEnv, dir); err != nil {
 		return nil, stop, fmt.Errorf("name the scratch directory: %w", err)
+	}
+	if err := services.MakeModelsDir(dir); err != nil {
+		return nil, stop, err
 	}
 	environment := []variable{
 		{services.ScratchEnv, dir},
@@ -139,6 +146,9 @@ func provide(ctx context.Context, dir, fsync string, log io.Writer) (_ []variabl
 		if url := os.Getenv(service.env); url != "" {
 			fmt.Fprintf(log, "using the server that %s names\n", service.env)
 			environment = append(environment, variable{service.env, url})
+			if service.env == services.DatabaseURLEnv {
+				foreign = url
+			}
 			continue
 		}
 		began := time.Now()

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -19,19 +20,31 @@ import (
 
 const limit = time.Minute
 
-// build compiles the command, whose whole life is under test: its signals and its exit.
-func build(t *testing.T) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "testenv")
-	output, err := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", path, ".").CombinedOutput()
-	require.NoError(t, err, string(output))
-	return path
+// binary is the command, whose whole life is under test: its signals and its exit.
+var binary string
+
+func TestMain(m *testing.M) { os.Exit(runTests(m)) }
+
+func runTests(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "testenv-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	binary = filepath.Join(dir, "testenv")
+	output, err := exec.CommandContext(context.Background(), "go", "build", "-buildvcs=false", "-o", binary, ".").CombinedOutput()
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "build the command: %v\n%s", err, output)
+		return 1
+	}
+	return m.Run()
 }
 
 // start runs the command as on a machine where no server is named, and returns its first line.
 func start(t *testing.T, environment []string, arguments ...string) (*exec.Cmd, *bufio.Reader, *bytes.Buffer) {
 	t.Helper()
-	command := exec.CommandContext(t.Context(), build(t), arguments...)
+	command := exec.CommandContext(t.Context(), binary, arguments...)
 	for _, variable := range os.Environ() {
 		if !strings.HasPrefix(variable, "TEST_") {
 			command.Env = append(command.Env, variable)
