@@ -13,9 +13,9 @@ TESTENV := $(BIN)/testenv
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 BUILD := CGO_ENABLED=0 go build -trimpath -ldflags '-s -w'
 
-# What to test, and how long: `make test PKG=./models/... RUN=TestPage`. Those that take longest come
-# first, so that no core waits for them at the end.
-PKG ?= ./e2e/... ./worker/... ./models/... ./...
+# What to test, and how long: `make test PKG=./models/... RUN=TestPage`. Two packages are tested at a time;
+# those that take longest come first, so that no core waits for them at the end.
+PKG ?= ./e2e/... ./models/... ./worker/... ./...
 RUN ?=
 FLAGS ?=
 MODE :=

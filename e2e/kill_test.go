@@ -106,6 +106,10 @@ func TestE1_NothingAcceptedIsLostWhenEverythingIsKilled(t *testing.T) {
 				defer close(done)
 				emitted.run(ctx, api, 8, either(0, 16*time.Millisecond)) // 500 a second
 			}()
+			before := emitted.count()
+			apptest.EventuallyWithin(t, time.Minute, func() (bool, string) {
+				return emitted.count() > before, "no call was accepted"
+			})
 			// The moment is random on purpose: that is what is tested, not waited for.
 			select {
 			case <-time.After(time.Duration(rand.Int64N(int64(longest)))):

@@ -11,6 +11,8 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/intervengine/webhooks/internal/testenv"
 )
 
 // repairedWithin is the promise: what was lost is back within a minute. The tests run with an
@@ -22,7 +24,7 @@ func TestFlushIsRepaired(t *testing.T) {
 	bothQueues(t, func(t *testing.T, conn *Conn) {
 		ledger, got := &memoryLedger{}, &pickedUp{}
 		r := reconcile(t, conn, ledger, time.Second)
-		eventually(t, 5*time.Second, func() (bool, string) { return !r.Stats().LastPass.IsZero(), "no pass" })
+		testenv.Eventually(t, 5*time.Second, func() (bool, string) { return !r.Stats().LastPass.IsZero(), "no pass" })
 
 		ids := deliveryIDs(250)
 		ledger.add(time.Now(), ids...)
@@ -119,12 +121,12 @@ func TestRestartWithoutPersistence(t *testing.T) {
 	// With the interval out of the way only the return of Redis can set the repair off.
 	r := reconcile(t, conn, ledger, time.Hour)
 	serve(t, conn, ledger.claim(got))
-	eventually(t, 5*time.Second, func() (bool, string) { return !r.Stats().LastPass.IsZero(), "no pass" })
+	testenv.Eventually(t, 5*time.Second, func() (bool, string) { return !r.Stats().LastPass.IsZero(), "no pass" })
 
 	server.kill()
 	ids := deliveryIDs(64)
 	ledger.add(time.Now(), ids...)
-	eventually(t, 10*time.Second, func() (bool, string) {
+	testenv.Eventually(t, 10*time.Second, func() (bool, string) {
 		err := conn.Enqueue(t.Context(), itemsOf(ids[:1]))
 		return err != nil && conn.Degraded() != nil, fmt.Sprint(err)
 	})
@@ -199,7 +201,7 @@ func TestSlowAndSilentRedis(t *testing.T) {
 	got.wait(t, 15*time.Second, slow...)
 
 	wire.silent.Store(true)
-	eventually(t, 15*time.Second, func() (bool, string) { return conn.Degraded() != nil, "not degraded" })
+	testenv.Eventually(t, 15*time.Second, func() (bool, string) { return conn.Degraded() != nil, "not degraded" })
 	lost := enqueue()
 	wire.delay.Store(0)
 	wire.silent.Store(false)
@@ -248,7 +250,7 @@ func TestRefusingRedis(t *testing.T) {
 			reconcile(t, conn, ledger, time.Hour)
 			serve(t, conn, ledger.claim(got))
 			require.NoError(t, conn.Client().Do(t.Context(), c.on...).Err())
-			eventually(t, 5*time.Second, func() (bool, string) { return conn.Degraded() != nil, "not degraded" })
+			testenv.Eventually(t, 5*time.Second, func() (bool, string) { return conn.Degraded() != nil, "not degraded" })
 			ids := deliveryIDs(3)
 			ledger.add(time.Now(), ids...)
 			require.Error(t, conn.Enqueue(t.Context(), itemsOf(ids)))
@@ -295,20 +297,20 @@ func TestOneReconcilerAtATime(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- a.Run(ctx) }()
-	eventually(t, 5*time.Second, func() (bool, string) { return a.Stats().Leading, "not leading" })
+	testenv.Eventually(t, 5*time.Second, func() (bool, string) { return a.Stats().Leading, "not leading" })
 	b := reconcile(t, open(t, server.url()), ledger, 200*time.Millisecond)
 	refused := func() (bool, string) {
 		ledger.mu.Lock()
 		defer ledger.mu.Unlock()
 		return ledger.refused > 0 && ledger.marked > 0, "never asked"
 	}
-	eventually(t, 5*time.Second, refused)
+	testenv.Eventually(t, 5*time.Second, refused)
 	assert.False(t, b.Stats().Leading)
 	assert.True(t, b.Stats().LastPass.IsZero())
 	assert.EqualValues(t, 250, a.Stats().Settled)
 	cancel()
 	require.NoError(t, <-ended)
-	eventually(t, 5*time.Second, func() (bool, string) { return b.Stats().Leading, "lease not handed over" })
+	testenv.Eventually(t, 5*time.Second, func() (bool, string) { return b.Stats().Leading, "lease not handed over" })
 }
 
 func TestExpiredClaimsAreAttemptedAgain(t *testing.T) {

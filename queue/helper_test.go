@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/intervengine/webhooks/internal/testenv"
 	"github.com/intervengine/webhooks/models"
 )
 
@@ -59,7 +60,7 @@ func (s *redisServer) start() {
 	require.NoError(s.t, s.cmd.Start())
 	client := redis.NewClient(&redis.Options{Addr: fmt.Sprintf("127.0.0.1:%d", s.port), Password: redisPassword})
 	defer func() { _ = client.Close() }()
-	eventually(s.t, 10*time.Second, func() (bool, string) {
+	testenv.Eventually(s.t, 10*time.Second, func() (bool, string) {
 		err := client.Ping(s.t.Context()).Err()
 		return err == nil, fmt.Sprint(err)
 	})
@@ -139,25 +140,6 @@ func startProxy(t *testing.T, target int, hangOn string) *proxy {
 	p.cut = func() { cancel(); _ = l.Close() }
 	t.Cleanup(func() { p.cut(); wg.Wait() })
 	return p
-}
-
-// eventually polls until ok, and shows the last state when that takes too long.
-func eventually(t *testing.T, within time.Duration, check func() (ok bool, state string)) {
-	t.Helper()
-	deadline := time.After(within)
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		ok, state := check()
-		if ok {
-			return
-		}
-		select {
-		case <-deadline:
-			t.Fatalf("not within %s; last state: %s", within, state)
-		case <-tick.C:
-		}
-	}
 }
 
 // logBuffer collects what is logged.
@@ -259,7 +241,7 @@ func (p *pickedUp) distinct() int {
 
 func (p *pickedUp) wait(t *testing.T, within time.Duration, ids ...string) {
 	t.Helper()
-	eventually(t, within, func() (bool, string) {
+	testenv.Eventually(t, within, func() (bool, string) {
 		missing := 0
 		for _, id := range ids {
 			if p.times(id) == 0 {

@@ -15,6 +15,8 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/intervengine/webhooks/internal/testenv"
 )
 
 func TestEnqueuedIsPickedUpInBundles(t *testing.T) {
@@ -34,7 +36,7 @@ func TestEnqueuedIsPickedUpInBundles(t *testing.T) {
 		got.mu.Unlock()
 		slices.Sort(sizes)
 		assert.Equal(t, []int{4, 32, 32, 32}, sizes)
-		eventually(t, 5*time.Second, func() (bool, string) {
+		testenv.Eventually(t, 5*time.Second, func() (bool, string) {
 			s, err := conn.Sizes(t.Context())
 			return err == nil && s == Sizes{}, fmt.Sprint(s, err)
 		})
@@ -78,7 +80,7 @@ func TestScheduledComesAtItsTime(t *testing.T) {
 		got := &pickedUp{}
 		s := serve(t, conn, got.handle)
 		// From asynq's first round on, due tasks are moved to the millisecond.
-		eventually(t, 5*time.Second, func() (bool, string) { return s.pickup.forward.Load() != nil, "no forward yet" })
+		testenv.Eventually(t, 5*time.Second, func() (bool, string) { return s.pickup.forward.Load() != nil, "no forward yet" })
 		ids := deliveryIDs(8)
 		start := time.Now()
 		items := make([]Item, len(ids))
@@ -102,7 +104,7 @@ func TestMovingDueTasksLeavesTimeForOthers(t *testing.T) {
 	conn := open(t, "")
 	got := &pickedUp{}
 	s := serve(t, conn, got.handle)
-	eventually(t, 5*time.Second, func() (bool, string) { return s.pickup.forward.Load() != nil, "no forward yet" })
+	testenv.Eventually(t, 5*time.Second, func() (bool, string) { return s.pickup.forward.Load() != nil, "no forward yet" })
 	var asked atomic.Int32
 	conn.client.AddHook(countHook{func(args []any) { // asynq's own rounds go another way
 		if parseScript(args).kind == scriptForward {
@@ -261,7 +263,7 @@ func TestGarbageIsArchivedOnce(t *testing.T) {
 			_, err := client.Enqueue(task, asynq.Queue(queueName))
 			require.NoError(t, err)
 		}
-		eventually(t, 5*time.Second, func() (bool, string) {
+		testenv.Eventually(t, 5*time.Second, func() (bool, string) {
 			s, err := conn.Sizes(t.Context())
 			return err == nil && s == Sizes{Archived: int64(len(cases))}, fmt.Sprint(s, err)
 		})
@@ -343,7 +345,7 @@ func TestAsynqSpeaksAsWeExpect(t *testing.T) {
 		})
 		require.NoError(t, srv.Start(asynq.HandlerFunc(func(context.Context, *asynq.Task) error { return nil })))
 		defer srv.Shutdown()
-		eventually(t, 5*time.Second, func() (bool, string) {
+		testenv.Eventually(t, 5*time.Second, func() (bool, string) {
 			return dequeues.Load() > 0 && forwards.Load() > 1 && recoveries.Load() > 0,
 				fmt.Sprint(dequeues.Load(), forwards.Load(), recoveries.Load())
 		})
@@ -384,7 +386,7 @@ func TestEmbeddedExpiresKeys(t *testing.T) {
 	assert.True(t, conn.Embedded())
 	require.NoError(t, conn.Ping(t.Context()))
 	require.NoError(t, conn.Client().Set(t.Context(), "brief", "x", time.Second).Err())
-	eventually(t, 5*time.Second, func() (bool, string) {
+	testenv.Eventually(t, 5*time.Second, func() (bool, string) {
 		n, err := conn.Client().Exists(t.Context(), "brief").Result()
 		return err == nil && n == 0, fmt.Sprint(n, err)
 	})

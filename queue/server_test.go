@@ -13,6 +13,8 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/intervengine/webhooks/internal/testenv"
 )
 
 func slogDiscard() *slog.Logger { return slog.New(slog.DiscardHandler) }
@@ -119,7 +121,7 @@ func TestHandlerOutlivesItsTask(t *testing.T) {
 		inspector := asynq.NewInspector(conn.ConnOpt())
 		defer func() { _ = inspector.Close() }()
 		// Repeated, because asynq may not have subscribed yet. The task comes back meanwhile.
-		eventually(t, 10*time.Second, func() (bool, string) {
+		testenv.Eventually(t, 10*time.Second, func() (bool, string) {
 			err := inspector.CancelProcessing(tasks[0].id)
 			return calls.Load() > 1, fmt.Sprint(err)
 		})
@@ -143,7 +145,7 @@ func TestStopOnAStoppedRedis(t *testing.T) {
 	<-started
 	server.signal(syscall.SIGSTOP)
 	defer server.signal(syscall.SIGCONT)
-	eventually(t, 10*time.Second, func() (bool, string) { return conn.Degraded() != nil, "not degraded" })
+	testenv.Eventually(t, 10*time.Second, func() (bool, string) { return conn.Degraded() != nil, "not degraded" })
 	// Stop must end though Redis does not answer, and must wait for the handler.
 	stopped := make(chan struct{})
 	go func() { s.Stop(); close(stopped) }()
@@ -239,7 +241,7 @@ func TestNoWakeIsLost(t *testing.T) {
 			id := deliveryIDs(1)
 			start := time.Now()
 			conn.EnqueueAsync(itemsOf(id))
-			eventually(t, 5*time.Second, func() (bool, string) { return got.times(id[0]) > 0, fmt.Sprint("item ", i) })
+			testenv.Eventually(t, 5*time.Second, func() (bool, string) { return got.times(id[0]) > 0, fmt.Sprint("item ", i) })
 			if time.Since(start) > pollInterval*3/4 {
 				late++
 			}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/intervengine/webhooks/internal/testenv"
 	"github.com/intervengine/webhooks/models"
 )
 
@@ -54,11 +55,11 @@ func TestWindow_ABacklogIsHeldInPart(t *testing.T) {
 
 	reconcile(t, conn, ledger, time.Hour)
 	serve(t, conn, ledger.claim(got))
-	eventually(t, 60*time.Second, func() (bool, string) {
+	testenv.Eventually(t, 60*time.Second, func() (bool, string) {
 		require.LessOrEqual(t, held(t, conn), int64(fewHeld+100))
 		return got.distinct() == len(ids), fmt.Sprintf("%d of %d came", got.distinct(), len(ids))
 	})
-	eventually(t, 10*time.Second, func() (bool, string) { return !conn.window.behind.Load(), "still behind" })
+	testenv.Eventually(t, 10*time.Second, func() (bool, string) { return !conn.window.behind.Load(), "still behind" })
 
 	// Now that nothing is left out, what is new goes the direct way.
 	enqueueOneByOne(t, conn, ledger, deliveryIDs(1))
@@ -102,7 +103,7 @@ func TestWindow_WhatIsForLaterComesAtItsTime(t *testing.T) {
 		far[i] = Item{DeliveryID: id, At: time.Now().Add(time.Hour + time.Duration(i)*time.Millisecond)}
 	}
 	require.NoError(t, conn.Enqueue(t.Context(), far))
-	eventually(t, 10*time.Second, func() (bool, string) { n := held(t, conn); return n == fewHeld/2, strconv.FormatInt(n, 10) })
+	testenv.Eventually(t, 10*time.Second, func() (bool, string) { n := held(t, conn); return n == fewHeld/2, strconv.FormatInt(n, 10) })
 
 	at := time.Now().Add(1500 * time.Millisecond)
 	late := deliveryIDs(3)
@@ -183,7 +184,7 @@ func TestWindow_TheDatabaseFails(t *testing.T) {
 	conn.window.fallBehind(time.Now())
 	ids := deliveryIDs(10)
 	enqueueOneByOne(t, conn, ledger.memoryLedger, ids)
-	eventually(t, 10*time.Second, func() (bool, string) { n := ledger.failed.Load(); return n > 3, strconv.FormatInt(n, 10) })
+	testenv.Eventually(t, 10*time.Second, func() (bool, string) { n := ledger.failed.Load(); return n > 3, strconv.FormatInt(n, 10) })
 	ledger.failing.Store(false)
 	got.wait(t, 10*time.Second, ids...)
 	cancel()

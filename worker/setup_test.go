@@ -335,19 +335,5 @@ func describe(d models.Delivery) string {
 
 func (s *stack) eventually(t testing.TB, ok func() (done bool, state string)) {
 	t.Helper()
-	deadline := time.NewTimer(within)
-	defer deadline.Stop()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		done, state := ok()
-		if done {
-			return
-		}
-		select {
-		case <-deadline.C:
-			t.Fatalf("not within %s: %s", within, state)
-		case <-tick.C:
-		}
-	}
+	testenv.Eventually(t, within, ok)
 }

@@ -218,19 +218,5 @@ func Eventually(t testing.TB, ok func() (done bool, state string)) {
 // EventuallyWithin is Eventually with its own deadline.
 func EventuallyWithin(t testing.TB, within time.Duration, ok func() (done bool, state string)) {
 	t.Helper()
-	timeout := time.NewTimer(within)
-	defer timeout.Stop()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		done, state := ok()
-		if done {
-			return
-		}
-		select {
-		case <-timeout.C:
-			t.Fatalf("not within %s: %s", within, state)
-		case <-tick.C:
-		}
-	}
+	testenv.Eventually(t, within, ok)
 }
