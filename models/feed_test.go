@@ -3,6 +3,7 @@ package models_test
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -378,8 +379,8 @@ func TestFeed_Cursors(t *testing.T) {
 			require.ErrorIs(t, err, models.ErrInvalidCursor)
 		}
 
-		// Another database's.
-		other := modelstest.SQLite(t)
+		// Another database's, one that is no copy: those have the feed of what they are copied from.
+		other := modelstest.Open(t, models.Options{DSN: filepath.Join(t.TempDir(), "other.db")})
 		_, err = other.ReadFeed(t.Context(), models.FeedRead{From: start})
 		require.ErrorIs(t, err, models.ErrCursorExpired)
 

@@ -66,7 +66,8 @@ func PostgresURL(t testing.TB) string {
 	return testenv.PostgresCopy(t, postgresModel)
 }
 
-// Migrating costs more than most tests do, so each process does it once and copies.
+// Migrating costs more than most tests do, so each process does it once and copies. The copies have one
+// thing in common, the identity of their feeds: a cursor of one is a cursor of another.
 var (
 	postgresModel = &testenv.Model{Prepare: migrate}
 	sqliteModel   = sync.OnceValues(func() (content []byte, err error) {
