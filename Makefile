@@ -23,6 +23,8 @@ FUZZTIME ?= 1m
 GUIDANCE ?= guided
 SOAK ?= 5m
 TIMEOUT ?= 20m
+# What is transpiled from C has no races that the detector could see, and takes four times as long with it.
+RACE := -race -gcflags=modernc.org/sqlite/lib=-race=false
 SELECT = $(MODE) $(if $(RUN),-run '$(RUN)') $(FLAGS)
 
 .PHONY: help
@@ -66,8 +68,7 @@ test: $(TESTENV) $(GOTESTSUM) ## every test, on both stacks, with a Postgres and
 	GOTESTSUM=$(GOTESTSUM) .ci/test $(PKG) -timeout $(TIMEOUT) $(SELECT)
 
 .PHONY: race
-# What is transpiled from C has no races that the detector could see, and takes four times as long with it.
-race: MODE := -race -gcflags=modernc.org/sqlite/lib=-race=false
+race: MODE := $(RACE)
 race: test ## the same with the race detector (needs a C compiler)
 
 .PHONY: e2e
@@ -77,7 +78,7 @@ e2e: test ## the promises, tested from outside on killed processes
 
 .PHONY: fuzz
 fuzz: $(TESTENV) ## each fuzz target for FUZZTIME (1m); GUIDANCE=blind saves building everything anew
-	$(TESTENV) -- .ci/fuzz $(FUZZTIME) $(GUIDANCE)
+	$(TESTENV) -- .ci/fuzz $(FUZZTIME) $(GUIDANCE) $(RACE)
 
 .PHONY: bench
 bench: $(TESTENV) ## load scenarios and their ratios to the naive baseline; FLAGS are the generator's

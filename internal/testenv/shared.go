@@ -3,7 +3,6 @@ package testenv
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"net/url"
 	"os"
@@ -114,16 +113,33 @@ func (m *Model) made(t testing.TB) string {
 	return name
 }
 
-// administer runs one statement on a connection of its own.
-func administer(databaseURL, statement string) error {
+// administration is the process' connection to the run's server: making one costs the server more than
+// what is said on it.
+var administration struct {
+	mu         sync.Mutex
+	owner      string
+	connection *pgx.Conn
+}
+
+// administer runs one statement as the owner.
+func administer(owner, statement string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), callLimit)
 	defer cancel()
-	connection, err := pgx.Connect(ctx, databaseURL)
-	if err != nil {
-		return fmt.Errorf("connect: %w", err)
+	a := &administration
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.connection == nil || a.owner != owner || a.connection.IsClosed() {
+		if a.connection != nil {
+			_ = a.connection.Close(ctx) // it is of another server, or broken
+		}
+		connection, err := pgx.Connect(ctx, owner)
+		if err != nil {
+			return fmt.Errorf("connect: %w", err)
+		}
+		a.owner, a.connection = owner, connection
 	}
-	_, err = connection.Exec(ctx, statement)
-	return errors.Join(err, connection.Close(ctx))
+	_, err := a.connection.Exec(ctx, statement)
+	return err
 }
 
 // leaseLength frees the logical database of a test that died without its clean-up.
