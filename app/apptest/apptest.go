@@ -20,6 +20,7 @@ import (
 	"github.com/intervengine/webhooks/app"
 	"github.com/intervengine/webhooks/auth"
 	"github.com/intervengine/webhooks/internal/testenv"
+	"github.com/intervengine/webhooks/models/modelstest"
 	"github.com/intervengine/webhooks/signing"
 )
 
@@ -51,6 +52,11 @@ func Each(t *testing.T, test func(t *testing.T, stack Stack)) {
 // Redis, of its own are made and removed with the test.
 func Environment(t testing.TB, stack Stack) map[string]string {
 	t.Helper()
+	return environment(t, stack, testenv.PostgresURL)
+}
+
+func environment(t testing.TB, stack Stack, postgres func(testing.TB) string) map[string]string {
+	t.Helper()
 	key, _, _ := auth.NewKey()
 	env := map[string]string{
 		"LISTEN_ADDR":   "127.0.0.1:0",
@@ -61,7 +67,7 @@ func Environment(t testing.TB, stack Stack) map[string]string {
 		"LOG_FORMAT":    "json",
 	}
 	if stack == Production {
-		env["DATABASE_URL"] = testenv.PostgresURL(t)
+		env["DATABASE_URL"] = postgres(t)
 		env["REDIS_URL"] = testenv.RedisServer(t).URL()
 	}
 	return env
@@ -75,10 +81,13 @@ type Server struct {
 }
 
 // Start runs an App in this process with Environment and what override adds, and stops it at the
-// end of the test.
+// end of the test. Its database is migrated already, which takes longer than most tests.
 func Start(t testing.TB, stack Stack, override map[string]string) *Server {
 	t.Helper()
-	env := Environment(t, stack)
+	env := environment(t, stack, modelstest.PostgresURL)
+	if stack == Embedded {
+		env["DATA_DIR"] = filepath.Dir(modelstest.SQLiteFile(t))
+	}
 	maps.Copy(env, override)
 	return StartWith(t, app.RoleAll, env)
 }
