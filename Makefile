@@ -78,7 +78,7 @@ e2e: test ## the promises, tested from outside on killed processes
 
 .PHONY: fuzz
 fuzz: $(TESTENV) ## each fuzz target for FUZZTIME (1m); GUIDANCE=blind saves building everything anew
-	$(TESTENV) -- .ci/fuzz $(FUZZTIME) $(GUIDANCE) $(RACE)
+	$(TESTENV) -- .ci/fuzz $(FUZZTIME) $(GUIDANCE)
 
 .PHONY: bench
 bench: $(TESTENV) ## load scenarios and their ratios to the naive baseline; FLAGS are the generator's
