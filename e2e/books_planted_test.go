@@ -80,6 +80,17 @@ func TestFaultBooks_EveryPlantedViolationIsFound(t *testing.T) {
 	forgotten.crashes = []time.Time{forgotten.receipts[0].at}
 	require.Empty(t, forgotten.violations())
 
+	// A receiver that logs at once what came over some seconds was behind itself.
+	behind := truthful()
+	for n := range 4 {
+		more := behind.receipts[2]
+		more.arrived = more.at.Add(time.Duration(n+1) * time.Second)
+		behind.receipts = append(behind.receipts, more)
+	}
+	for _, v := range behind.violations() {
+		require.NotEqual(t, "I9", v.invariant)
+	}
+
 	for _, c := range []struct {
 		name, invariant string
 		plant           func(b *books)
@@ -123,6 +134,13 @@ func TestFaultBooks_EveryPlantedViolationIsFound(t *testing.T) {
 		{"more attempts than the schedule has", "I8", func(b *books) { b.webhooks[0].schedule = nil }},
 		{"an attempt counted and not made", "I8", func(b *books) { b.deliveries[0].attemptCount = 3 }},
 		{"faster than the limit", "I9", func(b *books) { b.receipts = append(b.receipts, b.receipts[2], b.receipts[2]) }},
+		{"faster than the limit, logged slowly", "I9", func(b *books) {
+			for n := range time.Duration(2) {
+				late := b.receipts[2]
+				late.arrived, late.at = late.at, late.at.Add((n+1)*time.Minute)
+				b.receipts = append(b.receipts, late)
+			}
+		}},
 		{"two answers for one key", "I10", func(b *books) { b.calls[0].id, b.calls[0].matched = "evt_0", 3 }},
 		{"two events of one key", "I10", func(b *books) { b.events = append(b.events, eventRecord{"evt_2", "k"}) }},
 		{"INTERNAL", "I14", func(b *books) { b.calls[0].code = "INTERNAL" }},

@@ -64,9 +64,19 @@ type call struct {
 type receipt struct {
 	webhook, id, timestamp, hash string
 	at, answered                 time.Time
-	status                       int // that was answered; 0: none was
-	broken                       bool
-	signature                    error
+	// arrived is when it reached the receiver's machine. On a busy one it may be long before the receiver took it up and
+	// logged it, which no sender can know. Zero: at.
+	arrived   time.Time
+	status    int // that was answered; 0: none was
+	broken    bool
+	signature error
+}
+
+func (r receipt) came() time.Time {
+	if r.arrived.IsZero() {
+		return r.at
+	}
+	return r.arrived
 }
 
 type eventRecord struct{ id, key string }
@@ -342,8 +352,8 @@ func (c *checker) silences() {
 			c.report("I3", "%s came to %s, which was paused all along", r.id, w.name)
 		}
 		for _, s := range w.silences {
-			if r.at.After(s.from) && (s.until.IsZero() || r.at.Before(s.until)) {
-				c.report("I3", "%s came to %s %s after what stopped it was answered", r.id, w.name, r.at.Sub(s.from))
+			if r.came().After(s.from) && (s.until.IsZero() || r.came().Before(s.until)) {
+				c.report("I3", "%s came to %s %s after what stopped it was answered", r.id, w.name, r.came().Sub(s.from))
 			}
 		}
 	}
@@ -358,7 +368,7 @@ func (c *checker) rates() {
 		var at []time.Time
 		for _, r := range c.books.receipts {
 			if r.webhook == w.id {
-				at = append(at, r.at)
+				at = append(at, r.came())
 			}
 		}
 		slices.SortFunc(at, time.Time.Compare)

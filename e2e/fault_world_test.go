@@ -209,7 +209,7 @@ func (w *world) subscribe(s subscribed, answer func(nth int) receivertest.Answer
 		body := sha256.Sum256(x.Request.Body)
 		r := receipt{
 			webhook: s.id, id: x.Request.ID(), timestamp: x.Request.Header.Get(signing.HeaderTimestamp), hash: hex.EncodeToString(body[:8]),
-			at: x.Request.At, broken: x.Request.BodyErr != nil, signature: x.Request.SignatureErr,
+			at: x.Request.At, arrived: x.Request.Arrived, broken: x.Request.BodyErr != nil, signature: x.Request.SignatureErr,
 		}
 		if w.ownTime {
 			seconds, _ := strconv.ParseInt(r.timestamp, 10, 64)

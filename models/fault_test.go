@@ -141,8 +141,9 @@ func TestCommitEvents_BackendsTerminated(t *testing.T) {
 // Every kind of trouble of the database's own is UNAVAILABLE in time, writes nothing, and passes.
 func TestUnavailable_OwnTrouble(t *testing.T) {
 	t.Parallel()
+	// Only what is refused hurries: a busy machine may be slow at all else.
 	const timeout = 500 * time.Millisecond
-	refuses := func(t *testing.T, store *models.Store, w models.Webhook) {
+	refuses := func(t *testing.T, store, patient *models.Store, w models.Webhook) {
 		t.Helper()
 		began := time.Now()
 		e := eventTo(w)
@@ -153,15 +154,16 @@ func TestUnavailable_OwnTrouble(t *testing.T) {
 		var away *models.UnavailableError
 		require.ErrorAs(t, err, &away)
 		require.Less(t, time.Since(began), 2*time.Second)
-		n, err := store.Count(t.Context(), "SELECT count(*) FROM events")
+		n, err := patient.Count(t.Context(), "SELECT count(*) FROM events")
 		require.NoError(t, err)
 		require.Zero(t, n)
 	}
 	t.Run("postgres, table locked", func(t *testing.T) {
 		t.Parallel()
-		dsn := testenv.PostgresURL(t)
+		dsn := modelstest.PostgresURL(t)
+		patient := modelstest.Open(t, models.Options{DSN: dsn, StatementTimeout: time.Minute})
+		w := newWebhook(t, patient, "acme", nil)
 		store := modelstest.Open(t, models.Options{DSN: dsn, StatementTimeout: timeout})
-		w := newWebhook(t, store, "acme", nil)
 		other, err := pgx.Connect(t.Context(), dsn)
 		require.NoError(t, err)
 		t.Cleanup(func() { _ = other.Close(context.Background()) })
@@ -169,15 +171,20 @@ func TestUnavailable_OwnTrouble(t *testing.T) {
 		require.NoError(t, err)
 		_, err = tx.Exec(t.Context(), "LOCK TABLE deliveries")
 		require.NoError(t, err)
-		refuses(t, store, w)
+		refuses(t, store, patient, w)
 		require.NoError(t, tx.Rollback(t.Context()))
-		commit(t, store, eventTo(w))
+		testenv.Eventually(t, 10*time.Second, func() (bool, string) {
+			_, err := store.CommitEvents(t.Context(), func(context.Context, *models.EventTx) ([]models.NewEvent, error) {
+				return []models.NewEvent{eventTo(w)}, nil
+			})
+			return err == nil, fmt.Sprint(err)
+		})
 	})
 	t.Run("postgres, read-only", func(t *testing.T) {
 		t.Parallel()
-		dsn := testenv.PostgresURL(t)
-		store := modelstest.Open(t, models.Options{DSN: dsn, StatementTimeout: timeout})
-		w := newWebhook(t, store, "acme", nil)
+		dsn := modelstest.PostgresURL(t)
+		patient := modelstest.Open(t, models.Options{DSN: dsn, StatementTimeout: time.Minute})
+		w := newWebhook(t, patient, "acme", nil)
 		readOnly, err := url.Parse(dsn)
 		require.NoError(t, err)
 		query := readOnly.Query()
@@ -186,15 +193,15 @@ func TestUnavailable_OwnTrouble(t *testing.T) {
 		other, err := models.Open(t.Context(), models.Options{DSN: readOnly.String(), Logger: quiet(), StatementTimeout: timeout})
 		require.NoError(t, err)
 		defer other.Close()
-		refuses(t, other, w)
-		commit(t, store, eventTo(w))
+		refuses(t, other, patient, w)
+		commit(t, patient, eventTo(w))
 	})
 	t.Run("sqlite, disk full", func(t *testing.T) {
 		t.Parallel()
 		store := modelstest.SQLite(t)
 		w := newWebhook(t, store, "acme", nil)
 		require.NoError(t, store.Exec(t.Context(), "PRAGMA max_page_count = 1")) // what it has already
-		refuses(t, store, w)
+		refuses(t, store, store, w)
 		require.NoError(t, store.Exec(t.Context(), "PRAGMA max_page_count = 4294967294"))
 		commit(t, store, eventTo(w))
 	})

@@ -179,6 +179,7 @@ func newRequest(frame *http2.MetaHeadersFrame, remote string) *Request {
 		Method: frame.PseudoValue("method"), Proto: "HTTP/2.0", Host: frame.PseudoValue("authority"),
 		Header: http.Header{}, RemoteAddr: remote, At: time.Now(),
 	}
+	request.Arrived = request.At
 	request.Path, request.Query, _ = strings.Cut(frame.PseudoValue("path"), "?")
 	for _, field := range frame.RegularFields() {
 		request.Header.Add(field.Name, field.Value)

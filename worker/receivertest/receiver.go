@@ -128,6 +128,9 @@ func (r *Receiver) serve() (stop func()) {
 		ErrorLog:          log.New(io.Discard, "", 0),
 		ReadHeaderTimeout: time.Minute,
 		MaxHeaderBytes:    1 << 20,
+		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
+			return context.WithValue(ctx, connection{}, conn)
+		},
 	}
 	var listener net.Listener = counted
 	protocols := &http.Protocols{}
@@ -241,12 +244,25 @@ func (r *Receiver) Release() {
 	r.released = make(chan struct{})
 }
 
+// connection is the key of a request's net.Conn in its context.
+type connection struct{}
+
+// soon is within how long of its arrival a request is taken up by a receiver that is not behind; what the
+// kernel says of the time is not more exact.
+const soon = 20 * time.Millisecond
+
 func (r *Receiver) handle(w http.ResponseWriter, request *http.Request) {
 	r.handlers.Add(1)
 	defer r.handlers.Done()
 	kept := Request{
 		Method: request.Method, Path: request.URL.Path, Query: request.URL.RawQuery, Proto: request.Proto,
 		Host: request.Host, Header: request.Header.Clone(), RemoteAddr: request.RemoteAddr, At: time.Now(),
+	}
+	kept.Arrived = kept.At
+	if conn, ok := request.Context().Value(connection{}).(net.Conn); ok {
+		if since, known := sinceData(conn); known && since > soon {
+			kept.Arrived = kept.At.Add(-since)
+		}
 	}
 	kept.Body, kept.BodyErr = io.ReadAll(request.Body)
 	answer, released := r.keep(&kept)

@@ -21,16 +21,19 @@ var ErrNoSecret = errors.New("receivertest: no secret to verify with")
 
 // Request is one request as it came, never changed after it was kept.
 type Request struct {
-	Number       int // 1 for the first
-	Method       string
-	Path         string
-	Query        string
-	Proto        string
-	Host         string
-	Header       http.Header
-	Body         []byte
-	BodyErr      error // why reading the body broke off
-	At           time.Time
+	Number  int // 1 for the first
+	Method  string
+	Path    string
+	Query   string
+	Proto   string
+	Host    string
+	Header  http.Header
+	Body    []byte
+	BodyErr error     // why reading the body broke off
+	At      time.Time // when it was taken up
+	// Arrived is when it came: where it lay in the kernel before it was taken up, because this process had no
+	// time for it, earlier than At. Known of HTTP/1.1 on Linux; else it is At.
+	Arrived      time.Time
 	RemoteAddr   string // the same for requests on one connection
 	SignatureErr error  // nil: the signature verifies
 }
