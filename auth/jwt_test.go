@@ -348,7 +348,7 @@ func TestUnknownKeysDoNotStampede(t *testing.T) {
 		header := sign(t, jwt.SigningMethodES256, key, "1", claimsOf(jwt.MapClaims{"sub": strconv.Itoa(i)}))
 		calls.Go(func() { _, good[i] = a.Authenticate(t.Context(), header) })
 	}
-	require.Eventually(t, func() bool { return server.count() == 1 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return server.count() == 1 }, 30*time.Second, time.Millisecond)
 	close(gate)
 	calls.Wait()
 	for _, err := range unknown {
@@ -408,7 +408,7 @@ func TestRunFetchesKeys(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- a.Run(ctx) }()
-	require.Eventually(t, func() bool { return server.count() >= 3 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return server.count() >= 3 }, 30*time.Second, time.Millisecond)
 	stop()
 	require.NoError(t, <-ended)
 	_, err := a.Authenticate(t.Context(), sign(t, jwt.SigningMethodES256, key, "1", claimsOf(nil)))

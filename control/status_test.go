@@ -202,17 +202,21 @@ func TestChangesWaitForYoungClaims(t *testing.T) {
 				claimed := time.Now()
 				require.NoError(t, call(t.Context(), w, d))
 				require.GreaterOrEqual(t, time.Since(claimed), 900*time.Millisecond)
-				require.Less(t, time.Since(claimed), 5*time.Second)
+				require.Less(t, time.Since(claimed), 30*time.Second, "the lease of a minute is not waited for")
 			})
 		}
-		w := f.create(t, nil)
-		d := f.emit(t, w, 1, nil).Deliveries[0]
-		_, err := f.store.Claim(t.Context(), []string{d.ID}, "token", time.Minute)
-		require.NoError(t, err)
-		start := time.Now()
-		_, err = f.UpdateWebhook(t.Context(), f.acme, w.ID, control.WebhookChange{Name: set("renamed")}, nil)
-		require.NoError(t, err)
-		require.Less(t, time.Since(start), 900*time.Millisecond, "a change of the name waits for nothing")
+		least := time.Hour // of several: a busy machine may hold any one up
+		for range 5 {
+			w := f.create(t, nil)
+			d := f.emit(t, w, 1, nil).Deliveries[0]
+			_, err := f.store.Claim(t.Context(), []string{d.ID}, "token", time.Minute)
+			require.NoError(t, err)
+			claimed := time.Now()
+			_, err = f.UpdateWebhook(t.Context(), f.acme, w.ID, control.WebhookChange{Name: set("renamed")}, nil)
+			require.NoError(t, err)
+			least = min(least, time.Since(claimed))
+		}
+		require.Less(t, least, 900*time.Millisecond, "a change of the name waits for nothing")
 	})
 }
 

@@ -214,7 +214,7 @@ func TestUnavailable_SilentDatabase(t *testing.T) {
 	dsn := testenv.PostgresURL(t)
 	proxy := testenv.NewProxy(t, dsn)
 	store := modelstest.Open(t, models.Options{DSN: proxy.URL(dsn), StatementTimeout: 300 * time.Millisecond})
-	require.NoError(t, store.Ping(t.Context()))
+	require.Eventually(t, func() bool { return store.Ping(t.Context()) == nil }, 30*time.Second, 10*time.Millisecond)
 	proxy.Stall()
 	var work sync.WaitGroup
 	for range 20 {
@@ -238,7 +238,7 @@ func TestUnavailable_SilentDatabase(t *testing.T) {
 	work.Wait()
 	require.Less(t, waited.Load(), int32(50), "a probe waits, the others hear at once")
 	proxy.Heal()
-	require.Eventually(t, func() bool { return store.Ping(t.Context()) == nil }, 5*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return store.Ping(t.Context()) == nil }, 30*time.Second, 10*time.Millisecond)
 }
 
 func TestCommitEvents_UnstorableTextFailsAlone(t *testing.T) {

@@ -405,9 +405,13 @@ func TestAwaitQuiet(t *testing.T) {
 	modelstest.Each(t, func(t *testing.T, store *models.Store) {
 		w := newWebhook(t, store, "acme", nil)
 		ids := due(t, store, w, 1)
-		began := time.Now()
-		require.NoError(t, store.AwaitQuiet(t.Context(), w.ID))
-		require.Less(t, time.Since(began), 500*time.Millisecond, "nothing is claimed")
+		least := time.Hour // of several: a busy machine may hold any one up
+		for range 5 {
+			began := time.Now()
+			require.NoError(t, store.AwaitQuiet(t.Context(), w.ID))
+			least = min(least, time.Since(began))
+		}
+		require.Less(t, least, 500*time.Millisecond, "nothing is claimed")
 
 		c := claimOne(t, store, ids[0], "t1")
 		quiet := make(chan error)
@@ -418,9 +422,9 @@ func TestAwaitQuiet(t *testing.T) {
 
 		ids = due(t, store, w, 1)
 		claimOne(t, store, ids[0], "t2")
-		began = time.Now()
+		claimed := time.Now()
 		require.NoError(t, store.AwaitDeliveryQuiet(t.Context(), ids[0]))
-		require.Greater(t, time.Since(began), 500*time.Millisecond, "the claim may start until its second is over")
-		require.Less(t, time.Since(began), 3*time.Second)
+		require.Greater(t, time.Since(claimed), 500*time.Millisecond, "the claim may start until its second is over")
+		require.Less(t, time.Since(claimed), 30*time.Second, "and no longer, though nothing is recorded")
 	})
 }

@@ -186,11 +186,20 @@ const (
 		SELECT epoch FROM changes WHERE created_at < ? AND epoch < (SELECT head FROM config_epoch) ORDER BY epoch LIMIT ?)`
 )
 
-// Purge removes about limit rows of one kind, the oldest first, and says how many went. Call it again
-// while it finds as many as limit.
-func (s *Store) Purge(ctx context.Context, kind PurgeKind, before time.Time, limit int) (int, error) {
+// PurgedRows is what Purge did.
+type PurgedRows struct {
+	Rows int  // removed
+	More bool // there may be more
+	// Held is how long the transaction was open, without the wait for it to begin and its commit.
+	Held time.Duration
+}
+
+// Purge removes about limit rows of one kind, the oldest first.
+func (s *Store) Purge(ctx context.Context, kind PurgeKind, before time.Time, limit int) (purged PurgedRows, err error) {
 	gone := 0
-	err := s.working(ctx, func(tx *gorm.DB) error {
+	err = s.working(ctx, func(tx *gorm.DB) error {
+		began := time.Now()
+		defer func() { purged = PurgedRows{Rows: gone, More: gone >= limit, Held: time.Since(began)} }()
 		now, err := s.clock(tx)
 		if err != nil {
 			return err
@@ -225,7 +234,7 @@ func (s *Store) Purge(ctx context.Context, kind PurgeKind, before time.Time, lim
 		}
 		return nil
 	})
-	return gone, err
+	return purged, err
 }
 
 // purgeMinutesOf goes from tenant to tenant: their minutes are indexed by tenant alone.

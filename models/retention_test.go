@@ -169,10 +169,10 @@ func TestPurge(t *testing.T) {
 		removed := map[models.PurgeKind]int{}
 		for _, kind := range models.PurgeKinds {
 			for {
-				n, err := store.Purge(ctx, kind, before, 2)
+				purged, err := store.Purge(ctx, kind, before, 2)
 				require.NoError(t, err)
-				removed[kind] += n
-				if n < 2 {
+				removed[kind] += purged.Rows
+				if !purged.More {
 					break
 				}
 			}

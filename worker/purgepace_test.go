@@ -1,10 +1,15 @@
 package worker
 
 import (
+	"context"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/intervengine/webhooks/models"
 )
 
 func TestPurgePace_FitsTheDatabase(t *testing.T) {
@@ -67,4 +72,49 @@ func TestPurgePace_NothingGoes(t *testing.T) {
 	p.comes(0)
 	p.comes(0)
 	assert.InDelta(t, 3200, p.rate, 1, "a lull counts little by little")
+}
+
+// What comes fast into a database that others keep busy goes as fast, keys and events both, however long
+// that goes on: no pass takes ever longer than the one before.
+func TestRetention_RemovesBothAsFastAsTheyCome(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const (
+			comes    = 2000 // a second
+			wait     = 60 * time.Millisecond
+			interval = time.Minute
+		)
+		began := time.Now()
+		come := func(at time.Time) int { return int(at.Sub(began).Seconds() * comes) }
+		r := &Retention{
+			leased: began.Add(24 * time.Hour),
+			recent: func(context.Context, time.Duration, int) (int, error) { return comes * int(comeEvery.Seconds()), nil },
+		}
+		// batch removes of those that have come by a time.
+		batch := func(gone *int, by func() time.Time) func(ctx context.Context, size int) (models.PurgedRows, error) {
+			return func(ctx context.Context, size int) (models.PurgedRows, error) {
+				held := time.Millisecond + time.Duration(size)*50*time.Microsecond
+				if err := pause(ctx, wait+held); err != nil {
+					return models.PurgedRows{}, err
+				}
+				n := min(size, come(by())-*gone)
+				*gone += n
+				return models.PurgedRows{Rows: n, More: n == size, Held: held}, nil
+			}
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Hour)
+		defer cancel()
+		events, keys := 0, 0
+		for range 30 {
+			require.NoError(t, pause(ctx, interval))
+			started := time.Now()
+			require.NoError(t, r.purge(ctx,
+				&purge{grows: true, batch: batch(&events, func() time.Time { return started })},
+				&purge{grows: true, batch: batch(&keys, time.Now)},
+			))
+			require.Less(t, time.Since(started), 5*interval)
+			require.GreaterOrEqual(t, events, come(started))
+			require.GreaterOrEqual(t, keys, come(started))
+		}
+	})
 }

@@ -22,7 +22,6 @@ const (
 	fewestPurged  = 5
 	mostPurged    = 500
 	firstPurged   = 20
-	purgeRows     = 200
 	shortestPause = 5 * time.Millisecond
 	// More than comes must go, or what is kept grows for as long as it goes on. Every comeEvery it is
 	// asked how much came in that time, up to mostCome.
@@ -49,11 +48,13 @@ type Retention struct {
 	RetentionOptions
 	holder string
 	leased time.Time // until when the lease is surely ours
+	// recent counts the events that came within a time before now, up to most of them.
+	recent func(ctx context.Context, within time.Duration, most int) (int, error)
 }
 
 // NewRetention prepares a Retention; Run runs it.
 func NewRetention(o RetentionOptions) *Retention {
-	return &Retention{RetentionOptions: o, holder: uuid.NewString()}
+	return &Retention{RetentionOptions: o, holder: uuid.NewString(), recent: o.Store.RecentEvents}
 }
 
 // Run makes a pass at once and then one in every interval, until ctx ends; it returns nil then. A
@@ -108,68 +109,112 @@ func (r *Retention) pass(ctx context.Context) error {
 		return err
 	}
 	before := models.Instant(now.Add(-r.Keep))
-	events, err := r.events(ctx, before)
-	removed := []any{"events", events}
+	rows := func(kind models.PurgeKind) *purge {
+		return &purge{of: string(kind), batch: func(ctx context.Context, size int) (models.PurgedRows, error) {
+			return r.Store.Purge(ctx, kind, before, size)
+		}}
+	}
+	after := ""
+	events := &purge{of: "events", grows: true, batch: func(ctx context.Context, size int) (models.PurgedRows, error) {
+		purged, err := r.Store.PurgeEvents(ctx, before, after, size)
+		after = purged.Last
+		return models.PurgedRows{Rows: purged.Events, More: purged.More, Held: purged.Held}, err
+	}}
+	keys := rows(models.PurgeKeys)
+	keys.grows = true
+	all := []*purge{events, keys}
+	// In turns: to remove one of them as fast as it comes takes for ever where it comes fast, and then
+	// the other has grown.
+	err = r.purge(ctx, events, keys)
 	for _, kind := range models.PurgeKinds {
 		if err != nil {
-			return err
+			break
 		}
-		var n int
-		n, err = r.rows(ctx, kind, before)
-		removed = append(removed, string(kind), n)
-		events += n
+		if kind != models.PurgeKeys {
+			one := rows(kind)
+			all = append(all, one)
+			err = r.purge(ctx, one)
+		}
 	}
-	if events > 0 {
-		r.Logger.DebugContext(ctx, "retention removed what is too old", slog.Group("rows", removed...))
+	removed, counts := 0, []any{}
+	for _, one := range all {
+		removed += one.removed
+		counts = append(counts, one.of, one.removed)
+	}
+	if removed > 0 {
+		r.Logger.DebugContext(ctx, "retention removed what is too old", slog.Group("rows", counts...))
 	}
 	return err
 }
 
-// events removes events, in batches of the size that fits their target.
-func (r *Retention) events(ctx context.Context, before time.Time) (removed int, err error) {
-	pace := purgePace{size: firstPurged}
-	var asked time.Time
-	for after := ""; ; {
-		if held, err := r.lease(ctx); err != nil || !held {
-			return removed, err
-		}
-		started := time.Now()
-		if started.Sub(asked) >= comeEvery {
-			count, err := r.Store.RecentEvents(ctx, comeEvery, mostCome)
-			if err != nil {
-				return removed, err
-			}
-			pace.comes(float64(count) / comeEvery.Seconds())
-			asked = started
-		}
-		purged, err := r.Store.PurgeEvents(ctx, before, after, pace.size)
-		if err != nil {
-			return removed, err
-		}
-		removed += purged.Events
-		if !purged.More {
-			return removed, nil
-		}
-		after = purged.Last
-		if err := pause(ctx, pace.next(purged.Events, purged.Held, time.Since(started))); err != nil {
-			return removed, err
-		}
-	}
+// purge is the removal of all that is too old of one kind, in batches.
+type purge struct {
+	of    string
+	batch func(ctx context.Context, size int) (models.PurgedRows, error)
+	grows bool // with the events that come
+
+	pace    purgePace
+	rested  time.Time // when the pause after its last batch was over
+	removed int
+	done    bool
 }
 
-// purgePace finds how many events to remove at once, and how long to leave the database to others
-// in between.
+// purge does some removals in turns, in batches of the size that fits their target.
+func (r *Retention) purge(ctx context.Context, all ...*purge) error {
+	var asked time.Time
+	for _, one := range all {
+		one.pace.size, one.rested = firstPurged, time.Now()
+	}
+	for left := len(all); left > 0; {
+		for _, one := range all {
+			if one.done {
+				continue
+			}
+			if held, err := r.lease(ctx); err != nil || !held {
+				return err
+			}
+			if one.grows && time.Since(asked) >= comeEvery {
+				count, err := r.recent(ctx, comeEvery, mostCome)
+				if err != nil {
+					return err
+				}
+				for _, one := range all {
+					one.pace.comes(float64(count) / comeEvery.Seconds())
+				}
+				asked = time.Now()
+			}
+			purged, err := one.batch(ctx, one.pace.size)
+			if err != nil {
+				return err
+			}
+			one.removed += purged.Rows
+			if !purged.More {
+				one.done = true
+				left--
+				continue
+			}
+			if err := pause(ctx, one.pace.next(purged.Rows, purged.Held, time.Since(one.rested))); err != nil {
+				return err
+			}
+			one.rested = time.Now()
+		}
+	}
+	return nil
+}
+
+// purgePace finds how many to remove at once, and how long to leave the database to others in
+// between.
 type purgePace struct {
 	size  int
 	least time.Duration // that a batch has kept the database
-	rate  float64       // of the events that come, a second
+	rate  float64       // at which they come, a second
 }
 
-// comes takes in how many events a second come now. A lull counts little by little.
+// comes takes in how many a second come now. A lull counts little by little.
 func (p *purgePace) comes(rate float64) { p.rate = max(rate, 0.8*p.rate) }
 
-// next takes in how many events a batch removed, how long it kept the database and how long it took
-// with all that it waited for, sets the size, and gives the pause until the next batch.
+// next takes in how many a batch removed, how long it kept the database and how long it took since the
+// pause before it, with all that it waited for, sets the size, and gives the pause until the next batch.
 //
 // A database that is slow makes every batch slow, and small ones would fall behind what comes: so what
 // the quickest took, twice and up to dearestPurge each, is added to the target. Where others keep it so
@@ -192,24 +237,6 @@ func (p *purgePace) next(removed int, held, took time.Duration) time.Duration {
 		p.size = max(fewestPurged, p.size/2)
 	}
 	return pause
-}
-
-// rows removes what belongs to no event.
-func (r *Retention) rows(ctx context.Context, kind models.PurgeKind, before time.Time) (removed int, err error) {
-	for {
-		if held, err := r.lease(ctx); err != nil || !held {
-			return removed, err
-		}
-		started := time.Now()
-		n, err := r.Store.Purge(ctx, kind, before, purgeRows)
-		removed += n
-		if err != nil || n < purgeRows {
-			return removed, err
-		}
-		if err := pause(ctx, max(shortestPause, 2*time.Since(started))); err != nil {
-			return removed, err
-		}
-	}
 }
 
 // pause leaves the database to others for a while.
