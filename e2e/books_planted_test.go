@@ -135,9 +135,9 @@ func TestFaultBooks_EveryPlantedViolationIsFound(t *testing.T) {
 		{"an attempt counted and not made", "I8", func(b *books) { b.deliveries[0].attemptCount = 3 }},
 		{"faster than the limit", "I9", func(b *books) { b.receipts = append(b.receipts, b.receipts[2], b.receipts[2]) }},
 		{"faster than the limit, logged slowly", "I9", func(b *books) {
-			for n := range time.Duration(2) {
+			for n := range 2 {
 				late := b.receipts[2]
-				late.arrived, late.at = late.at, late.at.Add((n+1)*time.Minute)
+				late.arrived, late.at = late.at, late.at.Add(time.Duration(n+1)*time.Minute)
 				b.receipts = append(b.receipts, late)
 			}
 		}},

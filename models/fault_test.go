@@ -37,16 +37,19 @@ func TestCommitEvents_ConnectionCutAtCommit(t *testing.T) {
 			event := eventTo(w)
 			event.ID = models.NewID(models.PrefixEvent)
 			var armed atomic.Bool
-			var stalled atomic.Int32
+			var answering atomic.Int32 // the connection whose answer does not come through
 			proxy.SetHook(func(connection int, direction testenv.Direction, chunk []byte) testenv.Verdict {
-				if verdict == testenv.StallAfter && direction == testenv.ToClient && stalled.Load() == int32(connection) {
-					return testenv.Swallow
+				if direction == testenv.ToClient && answering.Load() == int32(connection) {
+					if verdict == testenv.StallAfter {
+						return testenv.Swallow
+					}
+					return testenv.ResetBefore // not sooner: what a server has not read yet goes with its connection
 				}
 				if direction != testenv.ToServer || !bytes.Contains(chunk, []byte(event.ID)) || !armed.CompareAndSwap(true, false) {
 					return testenv.Pass
 				}
-				if verdict == testenv.StallAfter {
-					stalled.Store(int32(connection))
+				if verdict != testenv.ResetBefore {
+					answering.Store(int32(connection))
 					return testenv.Pass
 				}
 				return verdict
