@@ -339,7 +339,10 @@ func (c *checker) requests(p pair, got []receipt) {
 		}
 		// Both are seconds since 1970 and equally long; a retry may come within the same second.
 		if !c.stepped && strings.Compare(r.timestamp, whole[n-1].timestamp) < 0 {
-			c.report("I6", "request %d of %s to %s is of %s, the one before of %s", n+1, p.event, name, r.timestamp, whole[n-1].timestamp)
+			before := whole[n-1]
+			c.report("I6", "request %d of %s to %s is of %s (came %s, taken up %s), the one before of %s (came %s, taken up %s)", n+1, p.event, name,
+				r.timestamp, r.came().Format(time.RFC3339Nano), r.at.Format(time.RFC3339Nano),
+				before.timestamp, before.came().Format(time.RFC3339Nano), before.at.Format(time.RFC3339Nano))
 		}
 	}
 }

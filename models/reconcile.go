@@ -163,14 +163,11 @@ SELECT id FROM deliveries INDEXED BY deliveries_claimed
 WHERE claim_token IS NOT NULL AND claimed_until <= ? AND status IN ('PENDING', 'RETRYING') AND next_attempt_at <= ?
 ORDER BY claimed_until LIMIT ?`
 
-// abandoned is a delivery whose claim ran out.
-type abandoned struct {
-	Delivery
-	TargetURL string
-}
-
 // expire abandons those claims on the given deliveries that have run out. It does not wait for rows that
 // others hold: who records an attempt at this moment is not dead.
+//
+// It asks the database the same few times for one and for all, so that a page of them gets done on a
+// database that is far away or slow. What takes longer than it may is rolled back, and would be for ever.
 func (s *Store) expire(ctx context.Context, ids []string) ([]Due, error) {
 	var due []Due
 	err := s.transaction(ctx, func(tx *gorm.DB) error {
@@ -179,76 +176,58 @@ func (s *Store) expire(ctx context.Context, ids []string) ([]Due, error) {
 		if err != nil {
 			return err
 		}
-		q := tx.Table("deliveries AS d").Select("d.id, d.tenant, d.webhook_id, d.event_type, d.status, d.\"trigger\", d.attempt_count, "+
-			"d.attempt_trigger, d.claim_token, d.claimed_at, w.target_url").
-			Joins("JOIN webhooks w ON w.id = d.webhook_id").
-			Where("d.id IN ? AND d.status IN ('PENDING', 'RETRYING') AND d.next_attempt_at <= ? AND d.claimed_until <= ?", ids, now, now)
-		text := "? ORDER BY d.next_attempt_at, d.id"
+		q := tx.Table("deliveries").Select("id", "tenant", "webhook_id", "event_type", "\"trigger\"", "attempt_count").
+			Where("id IN ? AND status IN ('PENDING', 'RETRYING') AND next_attempt_at <= ? AND claimed_until <= ?", ids, now, now)
+		text := "? ORDER BY next_attempt_at, id"
 		if s.dialect == DialectPostgres {
-			text += " FOR UPDATE OF d SKIP LOCKED"
+			text += " FOR UPDATE SKIP LOCKED"
 		}
-		var rows []abandoned
-		if err := tx.Raw(text, q).Find(&rows).Error; err != nil {
+		var rows []Delivery
+		if err := tx.Raw(text, q).Find(&rows).Error; err != nil || len(rows) == 0 {
 			return err
 		}
 		counts := minutes{}
 		changed := make([]string, 0, len(rows))
 		for i := range rows {
-			d := &rows[i].Delivery
+			d := &rows[i]
 			counts.add(d, MeasureAttempts)
-			if err := s.abandon(tx, d, rows[i].TargetURL, now); err != nil {
-				return err
-			}
 			due = append(due, Due{DeliveryID: d.ID, AttemptCount: d.AttemptCount, NextAttemptAt: now})
 			changed = append(changed, d.ID)
 		}
-		for _, k := range counts.sorted() {
-			err := tx.Exec(liteAddMinutesNamed, k.webhook, now.Truncate(time.Minute), k.eventType, s.shard, k.measure, k.tenant, counts[k]).Error
-			if err != nil {
-				return err
-			}
+		if err := abandon(tx, changed, now); err != nil {
+			return err
+		}
+		if err := s.addMinutes(tx, counts, now); err != nil {
+			return err
 		}
 		return feedChanged(tx, changed)
 	})
 	return due, err
 }
 
-const liteAddMinutesNamed = `
-INSERT INTO delivery_minutes AS m (webhook_id, minute, event_type, shard, measure, tenant, n) VALUES (?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (webhook_id, minute, event_type, shard, measure) DO UPDATE SET n = m.n + excluded.n`
+// A number that is taken, by a late record or one abandoned before, makes the row go after it.
+const abandonAttempts = `
+INSERT INTO attempts (delivery_id, number, tenant, token, "trigger", started_at, ended_at, outcome, request_url, request_headers)
+SELECT d.id,
+  (SELECT min(c.n) FROM (
+     SELECT d.attempt_count + 1 AS n UNION ALL
+     SELECT a.number + 1 FROM attempts a WHERE a.delivery_id = d.id AND a.number > d.attempt_count) c
+   WHERE NOT EXISTS (SELECT 1 FROM attempts t WHERE t.delivery_id = d.id AND t.number = c.n)),
+  d.tenant, coalesce(d.claim_token, ''), d.attempt_trigger, coalesce(d.claimed_at, @now), @now, @outcome, w.target_url, @headers
+FROM deliveries d JOIN webhooks w ON w.id = d.webhook_id
+WHERE d.id IN @ids`
 
-// abandon writes the attempt of which nothing was heard, and makes its delivery due. What it was
+// abandon writes the attempts of which nothing was heard, and makes their deliveries due. What they were
 // asked for, an attempt of the schedule, a test or a redelivery, is still to be done: it neither counts
-// nor uses a step. A number that is taken, by a late record or one abandoned before, makes the row go
-// after it.
-func (s *Store) abandon(tx *gorm.DB, d *Delivery, targetURL string, now time.Time) error {
-	number := d.AttemptCount + 1
-	var taken []int
-	if err := tx.Raw("SELECT number FROM attempts WHERE delivery_id = ? AND number >= ? ORDER BY number", d.ID, number).Scan(&taken).Error; err != nil {
+// nor uses a step.
+func abandon(tx *gorm.DB, ids []string, now time.Time) error {
+	err := tx.Exec(abandonAttempts, map[string]any{"ids": ids, "now": now, "outcome": OutcomeAbandoned, "headers": Headers{}}).Error
+	if err != nil {
 		return err
 	}
-	for _, n := range taken {
-		if n == number {
-			number++
-		}
-	}
-	outcome := OutcomeAbandoned
-	attempt := Attempt{
-		DeliveryID: d.ID, Number: number, Tenant: d.Tenant, Trigger: d.AttemptTrigger, EndedAt: &now, Outcome: &outcome,
-		RequestURL: targetURL, RequestHeaders: Headers{}, StartedAt: now,
-	}
-	if d.ClaimToken != nil {
-		attempt.Token = *d.ClaimToken
-	}
-	if d.ClaimedAt != nil {
-		attempt.StartedAt = *d.ClaimedAt
-	}
-	if err := tx.Create(&attempt).Error; err != nil {
-		return err
-	}
-	return tx.Model(&Delivery{}).Where("id = ?", d.ID).UpdateColumns(map[string]any{
+	return tx.Model(&Delivery{}).Where("id IN ?", ids).UpdateColumns(map[string]any{
 		"status": DeliveryRetrying, "status_reason": nil, "status_detail": nil, "next_attempt_at": now,
-		"claim_token": nil, "claimed_at": nil, "claimed_until": nil, "last_outcome": outcome, "last_status": nil,
+		"claim_token": nil, "claimed_at": nil, "claimed_until": nil, "last_outcome": OutcomeAbandoned, "last_status": nil,
 	}).Error
 }
 

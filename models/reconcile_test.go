@@ -156,6 +156,78 @@ func TestExpireClaims(t *testing.T) {
 	})
 }
 
+// What runs out together is abandoned together: a database that takes its time to answer is asked as often
+// for hundreds as for a few. Otherwise a page of them would never be done within the time that it has.
+func TestExpireClaims_AsksAsOftenForManyAsForFew(t *testing.T) {
+	t.Parallel()
+	dsn := testenv.PostgresURL(t)
+	proxy := testenv.NewProxy(t, dsn)
+	store := modelstest.Open(t, models.Options{DSN: proxy.URL(dsn)})
+	asked := func(token string, n int) int {
+		var ids []string
+		for range 5 {
+			ids = append(ids, due(t, store, newWebhook(t, store, "acme", nil), n/5)...)
+		}
+		_, err := store.Claim(t.Context(), ids, token, lease)
+		require.NoError(t, err)
+		require.NoError(t, store.Exec(t.Context(), "UPDATE deliveries SET claimed_until = claimed_at WHERE claim_token IS NOT NULL"))
+		var mu sync.Mutex
+		trips, last := 0, map[int]testenv.Direction{}
+		proxy.SetHook(func(connection int, direction testenv.Direction, _ []byte) testenv.Verdict {
+			mu.Lock()
+			defer mu.Unlock()
+			if before, known := last[connection]; direction == testenv.ToServer && (!known || before != direction) {
+				trips++
+			}
+			last[connection] = direction
+			return testenv.Pass
+		})
+		expired, _, err := store.ExpireClaims(t.Context(), models.DueCursor{}, 1000)
+		proxy.SetHook(nil)
+		require.NoError(t, err)
+		require.Len(t, expired, n)
+		made, err := store.Count(t.Context(), "SELECT count(*) FROM attempts WHERE outcome = 'ABANDONED' AND token = ?", token)
+		require.NoError(t, err)
+		require.Equal(t, n, made)
+		mu.Lock()
+		defer mu.Unlock()
+		return trips
+	}
+	asked("first", 5) // what is prepared once is prepared
+	few, many := asked("few", 5), asked("many", 500)
+	require.LessOrEqual(t, many, few+20, "every one of them costs its own time")
+}
+
+// A number that is taken is not given again.
+func TestExpireClaims_NumbersThatAreTaken(t *testing.T) {
+	t.Parallel()
+	modelstest.Each(t, func(t *testing.T, store *models.Store) {
+		w := newWebhook(t, store, "acme", nil)
+		for _, c := range []struct {
+			taken []int
+			next  int
+		}{
+			{nil, 3}, {[]int{3}, 4}, {[]int{3, 4}, 5}, {[]int{4}, 3}, {[]int{3, 5}, 4}, {[]int{1, 2, 3, 6}, 4},
+		} {
+			id := due(t, store, w, 1)[0]
+			for _, n := range c.taken {
+				require.NoError(t, store.Exec(t.Context(), `INSERT INTO attempts (delivery_id, number, tenant, token, "trigger", started_at, request_url, request_headers)
+					SELECT id, ?, tenant, 'late', 'SCHEDULE', created_at, '', '[]' FROM deliveries WHERE id = ?`, n, id))
+			}
+			require.NoError(t, store.Exec(t.Context(), "UPDATE deliveries SET attempt_count = 2 WHERE id = ?", id))
+			claimOne(t, store, id, "gone")
+			abandon(t, store, id)
+			var numbers []int
+			for _, a := range attempts(t, store, id) {
+				if a.Outcome != nil {
+					numbers = append(numbers, a.Number)
+				}
+			}
+			require.Equal(t, []int{c.next}, numbers, "%v are taken", c.taken)
+		}
+	})
+}
+
 // A backlog is looked through in parts, with whatever stands in it.
 func TestExpireClaims_InParts(t *testing.T) {
 	t.Parallel()

@@ -260,11 +260,8 @@ func (s *Store) replayed(tx *gorm.DB, r *Replay, w *Webhook, step ReplayStep, no
 	if err := tx.CreateInBatches(made, 100).Error; err != nil {
 		return nil, err
 	}
-	for _, k := range counts.sorted() {
-		err := tx.Exec(liteAddMinutesNamed, k.webhook, now.Truncate(time.Minute), k.eventType, s.shard, k.measure, k.tenant, counts[k]).Error
-		if err != nil {
-			return nil, err
-		}
+	if err := s.addMinutes(tx, counts, now); err != nil {
+		return nil, err
 	}
 	changed := make([]string, 0, len(made))
 	for _, d := range made {

@@ -5,6 +5,9 @@ import (
 	"math"
 	"slices"
 	"time"
+
+	"gorm.io/gorm"
+	"gorm.io/gorm/clause"
 )
 
 // Measures that delivery_minutes counts. Measures from 0 on are buckets of latency, see
@@ -86,6 +89,39 @@ func (m minutes) columns() (webhooks, types []string, measures []int16, tenants 
 		measures, tenants, ns = append(measures, k.measure), append(tenants, k.tenant), append(ns, m[k])
 	}
 	return webhooks, types, measures, tenants, ns
+}
+
+// minuteRow is a row of delivery_minutes.
+type minuteRow struct {
+	WebhookID string
+	Minute    time.Time
+	EventType string
+	Shard     int16
+	Measure   int16
+	Tenant    string
+	N         int64
+}
+
+func (minuteRow) TableName() string { return "delivery_minutes" }
+
+// addMinutes adds what a transaction outside of the hot path counted.
+func (s *Store) addMinutes(tx *gorm.DB, m minutes, now time.Time) error {
+	rows := make([]minuteRow, 0, len(m))
+	for _, k := range m.sorted() {
+		rows = append(rows, minuteRow{
+			WebhookID: k.webhook, Minute: now.Truncate(time.Minute), EventType: k.eventType, Shard: s.shard, Measure: k.measure, Tenant: k.tenant, N: m[k],
+		})
+	}
+	for part := range slices.Chunk(rows, 500) {
+		err := tx.Clauses(clause.OnConflict{
+			Columns:   []clause.Column{{Name: "webhook_id"}, {Name: "minute"}, {Name: "event_type"}, {Name: "shard"}, {Name: "measure"}},
+			DoUpdates: clause.Assignments(map[string]any{"n": gorm.Expr("delivery_minutes.n + excluded.n")}),
+		}).Create(&part).Error
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 const liteAddMinutes = `
