@@ -58,7 +58,8 @@ func (o *observation) gotConn(info httptrace.GotConnInfo) {
 	}
 }
 
-// limitStart lets the connection refuse a request that is too late.
+// limitStart lets the connection refuse a request that is too late. What a process finds when it goes on after
+// it was stopped may be both a connection that is there and a time that is over, and either may be seen first.
 func (o *observation) limitStart(conn *meteredConn, reused bool) {
 	if o.startBy.IsZero() || conn.streams {
 		return
@@ -66,6 +67,9 @@ func (o *observation) limitStart(conn *meteredConn, reused bool) {
 	by := o.startBy
 	if within := time.Now().Add(writeWithin); !reused && by.Before(within) {
 		by = within
+	}
+	if by.After(o.deadline) {
+		by = o.deadline
 	}
 	conn.start.Store(&start{by: by, late: &o.late})
 }

@@ -20,7 +20,7 @@ type Request struct {
 	Timeout   time.Duration // over everything; 0 means 15 s
 	Version   string        // of this server, in the user agent; "" leaves it out
 	// StartBy is until when the first byte may be written on a connection that was kept; on one that had to
-	// be made it may be within writeWithin of its being there. Later nothing is sent, and the result is an
+	// be made it may be within writeWithin of its being there, and within Timeout. Later nothing is sent, and the result is an
 	// OwnFault: this process was stopped, or had no time, and whoever asked may not want it any more. Zero:
 	// whenever. HTTP/2, whose connections many requests share, does not look.
 	StartBy time.Time
