@@ -90,6 +90,15 @@ func TestFaultBooks_EveryPlantedViolationIsFound(t *testing.T) {
 	for _, v := range behind.violations() {
 		require.NotEqual(t, "I9", v.invariant)
 	}
+	// So it was if it took up last what came first.
+	swapped := truthful()
+	first := &swapped.receipts[0]
+	first.timestamp, swapped.deliveries[0].attempts[0].timestamp = "1767323046", "1767323046"
+	first.arrived, first.at = first.at, first.at.Add(2*time.Second)
+	swapped.receipts[0], swapped.receipts[1] = swapped.receipts[1], swapped.receipts[0]
+	for _, v := range swapped.violations() {
+		require.NotEqual(t, "I6", v.invariant)
+	}
 
 	for _, c := range []struct {
 		name, invariant string

@@ -146,7 +146,8 @@ func (b *books) violations() []violation {
 		c.receipts[p] = append(c.receipts[p], r)
 	}
 	for p := range c.receipts {
-		slices.SortStableFunc(c.receipts[p], func(a, b receipt) int { return a.at.Compare(b.at) })
+		// A busy receiver may take up last what came first.
+		slices.SortStableFunc(c.receipts[p], func(a, b receipt) int { return a.came().Compare(b.came()) })
 	}
 	for _, d := range b.deliveries {
 		p := pair{d.webhook, d.event}

@@ -114,12 +114,14 @@ func TestFault07_SIGTERM(t *testing.T) {
 
 // Workers stand still in the middle of attempts and of recording them, for longer than their
 // leases, while another one does it all again; then they go on. In the short form their leases are
-// ended by hand.
+// ended by hand, once the time of their attempts is over: before that, who was stopped while it dialled
+// may still send what it signed, which a lease allows for.
 func TestFault08_WorkerStoppedAndContinued(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, plan{stack: apptest.Production})
+	const timeout = 15 * time.Second // as it is by itself: a busy receiver of tests needs seconds, too
+	w := newWorld(t, plan{stack: apptest.Production, env: map[string]string{"ATTEMPT_TIMEOUT": timeout.String()}})
 	gate := w.recordGate()
-	l := w.emit(20)
+	l := w.emit(10)
 	for n := range either(3, 6) {
 		w.accept(20)
 		waiting, lost := gate.shut(), gate.count(`attempts WHERE outcome = 'ABANDONED'`)
@@ -136,7 +138,7 @@ func TestFault08_WorkerStoppedAndContinued(t *testing.T) {
 		if full() {
 			w.pass(90 * time.Second)
 		} else {
-			w.pass(time.Second) // longer than a claimed attempt may wait for its start
+			w.pass(timeout + time.Second) // a claimed attempt may wait for its start, too
 			gate.run(`UPDATE deliveries SET claimed_until = clock_timestamp() WHERE id IN
 				(SELECT id FROM deliveries WHERE claim_token IS NOT NULL FOR UPDATE SKIP LOCKED)`)
 			gate.run("DELETE FROM leases") // one of them may be the reconciler
