@@ -80,6 +80,15 @@ func TestFaultBooks_EveryPlantedViolationIsFound(t *testing.T) {
 	forgotten.crashes = []time.Time{forgotten.receipts[0].at}
 	require.Empty(t, forgotten.violations())
 
+	// Where the time was over before there was a connection, nothing came. Where there was one, something did.
+	unconnected := truthful()
+	unconnected.receipts = unconnected.receipts[1:]
+	first := &unconnected.deliveries[0].attempts[0]
+	first.outcome, first.status, first.error = "TIMEOUT", 0, "The attempt's 15s ran out while connecting to the receiver."
+	require.Empty(t, unconnected.violations())
+	first.error = "The attempt's 15s ran out while waiting for the receiver's answer."
+	require.NotEmpty(t, unconnected.violations())
+
 	// A receiver that logs at once what came over some seconds was behind itself.
 	behind := truthful()
 	for n := range 4 {
@@ -92,9 +101,9 @@ func TestFaultBooks_EveryPlantedViolationIsFound(t *testing.T) {
 	}
 	// So it was if it took up last what came first.
 	swapped := truthful()
-	first := &swapped.receipts[0]
-	first.timestamp, swapped.deliveries[0].attempts[0].timestamp = "1767323046", "1767323046"
-	first.arrived, first.at = first.at, first.at.Add(2*time.Second)
+	early := &swapped.receipts[0]
+	early.timestamp, swapped.deliveries[0].attempts[0].timestamp = "1767323046", "1767323046"
+	early.arrived, early.at = early.at, early.at.Add(2*time.Second)
 	swapped.receipts[0], swapped.receipts[1] = swapped.receipts[1], swapped.receipts[0]
 	for _, v := range swapped.violations() {
 		require.NotEqual(t, "I6", v.invariant)

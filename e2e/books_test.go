@@ -103,6 +103,9 @@ func (a attemptRecord) sent() bool {
 	if a.abandoned() {
 		return a.status != 0
 	}
+	if a.outcome == "TIMEOUT" && strings.Contains(a.error, "while connecting to the receiver") {
+		return false
+	}
 	return !slices.Contains([]string{"DNS_ERROR", "CONNECT_ERROR", "TLS_ERROR", "BLOCKED_TARGET"}, a.outcome)
 }
 
