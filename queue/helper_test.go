@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -219,6 +220,13 @@ func (p *pickedUp) handle(_ context.Context, ids []string) error {
 		p.count[id]++
 	}
 	return nil
+}
+
+// all is the bundles so far. Those that were enqueued twice may come still.
+func (p *pickedUp) all() [][]string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.bundles)
 }
 
 func (p *pickedUp) times(id string) int {

@@ -29,11 +29,9 @@ func TestEnqueuedIsPickedUpInBundles(t *testing.T) {
 		got.wait(t, 5*time.Second, ids...)
 
 		var sizes []int
-		got.mu.Lock()
-		for _, b := range got.bundles {
+		for _, b := range got.all() {
 			sizes = append(sizes, len(b))
 		}
-		got.mu.Unlock()
 		slices.Sort(sizes)
 		assert.Equal(t, []int{4, 32, 32, 32}, sizes)
 		testenv.Eventually(t, 5*time.Second, func() (bool, string) {
@@ -52,9 +50,7 @@ func TestOneIsATaskOfItsOwn(t *testing.T) {
 			require.NoError(t, conn.Enqueue(t.Context(), itemsOf([]string{id})))
 			got.wait(t, 5*time.Second, id)
 		}
-		got.mu.Lock()
-		defer got.mu.Unlock()
-		for _, b := range got.bundles {
+		for _, b := range got.all() {
 			assert.Len(t, b, 1)
 		}
 	})

@@ -82,7 +82,7 @@ func TestWindow_OldestFirst(t *testing.T) {
 	got.wait(t, 30*time.Second, ids...)
 	var order []string
 	seen := make(map[string]bool)
-	for _, bundle := range got.bundles {
+	for _, bundle := range got.all() {
 		for _, id := range bundle {
 			if !seen[id] { // some are enqueued twice
 				order = append(order, id)

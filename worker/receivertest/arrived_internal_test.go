@@ -14,16 +14,16 @@ func TestArrivedIsAskedOfAKernelThatAnswersLate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for slow := range 10 {
 			came := time.Now()
-			time.Sleep(300 * time.Millisecond)
+			<-time.After(300 * time.Millisecond)
 			asked := 0
 			at, known := arrived(func() (time.Duration, bool) {
 				asked++
 				if asked <= slow {
-					time.Sleep(time.Second)
+					<-time.After(time.Second)
 				}
 				ago := time.Since(came)
 				if asked <= slow {
-					time.Sleep(100 * time.Millisecond)
+					<-time.After(100 * time.Millisecond)
 				}
 				return ago, true
 			})
